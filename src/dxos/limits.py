@@ -1,0 +1,94 @@
+"""Every bound and time-out in the package, with its unit in its name; the asserts say how they hang together.
+
+Values marked "0.8.3" are the other implementation's, so both sides agree on when the other is gone.
+"""
+
+# --- Frames, channels, calls -------------------------------------------------------------------------------------
+FRAME_BYTES_MAX = 0xFFFF  # A teleport frame's length is a 16-bit number.
+CHUNK_BYTES_MAX = 8_192  # 0.8.3: the payload of one teleport frame.
+MESSAGE_BYTES_MAX = 64 * 1024 * 1024  # One reassembled message of one channel.
+CHANNELS_MAX = 256  # Open channels of one connection.
+CHANNEL_BUFFER_BYTES_MAX = 128 * 1024 * 1024  # Outgoing bytes of one connection before the sender must wait.
+EARLY_DATA_BYTES_MAX = 1024 * 1024  # Outgoing bytes of a channel whose other end has not opened yet.
+RPC_CALLS_MAX = 1_024  # Unanswered requests from one peer on one channel.
+RPC_TIMEOUT_S = 3.0  # 0.8.3: default time for an answer.
+RPC_OPEN_RETRY_S = 0.05  # 0.8.3: first pause before `open` is sent again.
+RPC_OPEN_TIMEOUT_S = 10.0
+EXTENSIONS_MAX = 64  # Registered extension names of one peer.
+EXTENSION_NAME_CHARS_MAX = 256
+CONTROL_HEARTBEAT_S = 10.0  # 0.8.3.
+CONTROL_IDLE_S_MAX = 60.0  # 0.8.3: no heartbeat answered for this long ends the connection.
+AUTH_TIMEOUT_S = 30.0  # 0.8.3: how long a verifier waits for a key to become known.
+assert CHUNK_BYTES_MAX + 16 <= FRAME_BYTES_MAX, "a chunk and its header fit a frame"
+assert CONTROL_IDLE_S_MAX >= 3 * CONTROL_HEARTBEAT_S, "two lost heartbeats must not end a connection"
+
+# --- Signalling, swarms -------------------------------------------------------------------------------------------
+SIGNAL_PING_S = 10.0  # 0.8.3: the text frame `__ping__`.
+SIGNAL_READY_TIMEOUT_S = 5.0  # 0.8.3: the server answers `streamReady` within this.
+SIGNAL_RETRY_S_MIN = 0.25
+SIGNAL_RETRY_S_MAX = 10.0
+SIGNAL_FRAME_BYTES_MAX = 1024 * 1024
+SIGNAL_PEERS_PER_SWARM_MAX = 1_000
+SIGNAL_SWARMS_PER_SOCKET_MAX = 1_000
+SIGNAL_QUEUE_FRAMES_MAX = 4_096  # Undelivered frames for one socket before it is closed.
+MESSAGE_RETRY_S = 1.0  # 0.8.3: first pause before a signalled message is sent again; then doubled.
+MESSAGE_TIMEOUT_S = 10.0  # 0.8.3.
+MESSAGE_IDS_REMEMBERED_MAX = 10_000  # To drop repeated deliveries.
+OFFER_DELAY_S = 0.1  # 0.8.3: the peer with the higher key waits before it offers.
+TRANSPORT_CONNECT_TIMEOUT_S = 10.0  # 0.8.3.
+SWARM_PEERS_MAX = 1_000
+MMST_ORIGINATE_MAX = 4  # 0.8.3.
+MMST_PEERS_MAX = 10  # 0.8.3.
+MMST_SAMPLE_PEERS = 20  # 0.8.3.
+MMST_UPDATE_S = 10.0  # 0.8.3: one change of the topology in this time.
+CONNECT_RETRY_S_MIN = 0.5
+CONNECT_RETRY_S_MAX = 30.0
+
+# --- Feeds ----------------------------------------------------------------------------------------------------------
+BLOCK_BYTES_MAX = 1024 * 1024  # 0.8.3 allows 8 MiB; a credential is below 10 kB.
+FEED_BLOCKS_MAX = 1_000_000
+FEED_PING_S = 10.0  # 0.8.3 gives up after 20 s of silence.
+FEED_IDLE_S_MAX = 20.0
+FEED_REQUESTS_MAX = 16  # Blocks asked for at once.
+FEED_WANT_BLOCKS = 1_048_576  # 0.8.3: what a `Want` covers.
+FEEDS_PER_SPACE_MAX = 10_000
+assert FEED_IDLE_S_MAX >= 2 * FEED_PING_S
+
+# --- Credentials ------------------------------------------------------------------------------------------------------
+CREDENTIAL_BYTES_MAX = 256 * 1024
+CHAIN_DEPTH_MAX = 8
+PARENTS_MAX = 256
+DISPLAY_NAME_CHARS_MAX = 1_000
+NOTARIZE_CREDENTIALS_MAX = 64
+NOTARIZE_RETRY_S = 1.0
+NOTARIZE_TIMEOUT_S = 10.0
+
+# --- Invitations --------------------------------------------------------------------------------------------------------
+INVITATION_CODE_CHARS_MAX = 4_096
+INVITATION_TIMEOUT_S = 180.0  # 0.8.3.
+INVITATION_LIFETIME_S = 24 * 3_600.0  # 0.8.3 gives a link seven days; a stolen link should not live that long.
+INVITATION_LIFETIME_S_MAX = 30 * 24 * 3_600.0
+INVITATION_ATTEMPTS_MAX = 3  # Wrong authentication codes of one invitation, over its whole life.
+AUTH_CODE_DIGITS = 6
+OPTIONS_TIMEOUT_S = 10.0  # 0.8.3.
+INTRODUCE_DELAY_S = 0.1  # A 0.8.3 host is ready only this long after it answered `Options`.
+INVITATIONS_OPEN_MAX = 256
+
+# --- Documents ------------------------------------------------------------------------------------------------------------
+DOCUMENT_BYTES_MAX = 64 * 1024 * 1024
+DOCUMENTS_PER_SPACE_MAX = 1_000_000
+DOCUMENTS_CACHED_MAX = 256  # Loaded CRDT documents held in memory by one profile.
+STRING_SCALAR_CHARS_MIN = 300_000  # 0.8.3: longer strings are scalars, not collaborative text.
+VALUE_DEPTH_MAX = 64
+COLLECTION_QUERY_S = 30.0  # 0.8.3.
+COLLECTION_QUERY_S_MIN = 5.0  # 0.8.3: at most one in this time and peer.
+SYNC_RETRY_S = 1.0
+GOSSIP_BYTES_MAX = 64 * 1024
+GOSSIP_IDS_REMEMBERED_MAX = 10_000
+PRESENCE_ANNOUNCE_S = 10.0  # 0.8.3.
+PRESENCE_OFFLINE_S = 20.0  # 0.8.3.
+assert PRESENCE_ANNOUNCE_S < PRESENCE_OFFLINE_S
+
+# --- Clients ----------------------------------------------------------------------------------------------------------------
+CONTROL_TIMEFRAME_TIMEOUT_S = 10.0  # 0.8.3: how long a joining peer waits for the control feed to arrive.
+STREAM_VALUES_MAX = 1_024  # Values buffered for one slow reader of an observable.
