@@ -51,6 +51,9 @@ FEED_PING_S = 10.0  # 0.8.3 gives up after 20 s of silence.
 FEED_IDLE_S_MAX = 20.0
 FEED_REQUESTS_MAX = 16  # Blocks asked for at once.
 FEED_WANT_BLOCKS = 1_048_576  # 0.8.3: what a `Want` covers.
+FEED_FRAME_BYTES_MAX = BLOCK_BYTES_MAX + 16 * 1024  # A block and its proof, or a bitfield of the longest feed.
+FEED_UPLOADS_MAX = 4_096  # Blocks one peer may have asked for and not got; 0.8.3 asks for 1,024 at once.
+FEED_SEND_BYTES = 256 * 1024  # Once this much waits to be sent on a stream, no further block is read.
 FEEDS_PER_SPACE_MAX = 10_000
 assert FEED_IDLE_S_MAX >= 2 * FEED_PING_S
 
@@ -92,3 +95,15 @@ assert PRESENCE_ANNOUNCE_S < PRESENCE_OFFLINE_S
 # --- Clients ----------------------------------------------------------------------------------------------------------------
 CONTROL_TIMEFRAME_TIMEOUT_S = 10.0  # 0.8.3: how long a joining peer waits for the control feed to arrive.
 STREAM_VALUES_MAX = 1_024  # Values buffered for one slow reader of an observable.
+
+# --- Storage ----------------------------------------------------------------------------------------------------------------
+STORE_BUSY_TIMEOUT_S = 5.0  # How long a statement waits for another process that writes the same file.
+WAL_CHECKPOINT_BYTES = 4 * 1024 * 1024  # A write-ahead log longer than this is copied into the database by `sync_wal`.
+WAL_BYTES_MAX = 64 * 1024 * 1024  # Here SQLite copies it by itself, in the middle of a commit.
+BACKUPS_MAX = 3  # Copies of the database kept from before earlier migrations.
+CHUNKS_PER_DOCUMENT_MAX = 65_536  # Change chunks of one document before they are joined into one.
+CONDITION_TERMS_MAX = 1_000  # Leaves of one condition.
+CONDITION_DEPTH_MAX = 32  # Nesting of one condition; SQLite parses expressions to a depth of 1 000.
+PATH_STEPS_MAX = 32  # Names in the path of one property.
+KEY_FILE_BYTES_MAX = 4_096  # A keyring file is about 210 bytes.
+assert WAL_CHECKPOINT_BYTES < WAL_BYTES_MAX, "a log is copied outside commits before it is copied inside one"

@@ -41,7 +41,7 @@ class Proof:
     """A block and what shows that the feed's writer signed it."""
 
     index: int  # Of the block.
-    data: bytes | None  # None where only the hash was asked for.
+    data: bytes
     nodes: tuple[Node, ...]  # Siblings from the leaf upwards, then the other roots from left to right.
     signature: bytes  # 64 bytes, over the roots.
 
