@@ -1,0 +1,465 @@
+"""What a client may ask of the host: the service contract, the only thing the two halves share.
+
+In one process a call is a direct call; across processes the same names travel as RPC. So arguments and results are
+frozen values of plain data, never live objects, and whoever implements a service raises errors of `dxos.errors` only.
+
+A stream is a callback: `subscribe_…(next)` calls `next` at once with the present value where there is one, then once
+for each change, in order, on the event loop, until `unsubscribe()`. Callbacks must not block and must not raise.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum
+from types import TracebackType
+from typing import Any, Protocol, TypeVar
+
+from dxos.echo.mutation import Mutation
+from dxos.echo.query import Query
+from dxos.echo.rows import ObjectRow
+from dxos.errors import DxosError
+from dxos.halo.invitation import Invitation
+from dxos.halo.roles import SpaceRole
+from dxos.keys import PublicKey
+
+T = TypeVar("T")
+Next = Callable[[T], None]
+JsonObject = Mapping[str, Any]
+
+
+class Subscription(Protocol):
+    """What a stream returns."""
+
+    def unsubscribe(self) -> None:
+        """End the stream; nothing is called after this returns. Doing so twice is harmless."""
+        ...
+
+
+# --- System and network -----------------------------------------------------------------------------------------------
+
+
+class SystemStatus(IntEnum):
+    """Whether the host works (numbers of 0.8.3; compare by name)."""
+
+    INACTIVE = 0
+    ACTIVE = 1
+
+
+class SystemService(Protocol):
+    """The host itself."""
+
+    def query_status(self, next: Next[SystemStatus]) -> Subscription: ...
+
+    async def reset(self) -> None:
+        """Wipe the profile's storage: identity, keys, spaces. The host is closed when this returns."""
+        ...
+
+
+class SignalState(IntEnum):
+    """State of the connection to one signalling server."""
+
+    CONNECTING = 0
+    RECONNECTING = 1
+    CONNECTED = 2
+    DISCONNECTED = 3
+    ERROR = 4
+    CLOSED = 5
+
+
+class ConnectionState(IntEnum):
+    """Whether this peer takes part in the network."""
+
+    OFFLINE = 0
+    ONLINE = 1
+
+
+@dataclass(frozen=True, slots=True)
+class SignalStatus:
+    """One signalling server."""
+
+    server: str  # Its URL.
+    state: SignalState
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkStatus:
+    """The network, as the host sees it."""
+
+    swarm: ConnectionState
+    signaling: tuple[SignalStatus, ...] = ()
+    connections: int = 0  # Open connections to peers, over all spaces.
+
+
+class NetworkService(Protocol):
+    """The network."""
+
+    def query_status(self, next: Next[NetworkStatus]) -> Subscription: ...
+
+    async def update_config(self, state: ConnectionState) -> None:
+        """Go offline, closing every connection, or online again."""
+        ...
+
+
+# --- Identity -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What an identity tells others about itself."""
+
+    display_name: str | None = None
+    avatar_cid: str | None = None
+    data: JsonObject = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The identity of this profile."""
+
+    identity_key: PublicKey  # 65 bytes.
+    did: str  # "did:halo:B…", 42 characters.
+    space_key: PublicKey  # Of the HALO space, which holds the identity's own credentials.
+    profile: Profile
+
+
+class DeviceKind(IntEnum):
+    """Which device."""
+
+    CURRENT = 0
+    TRUSTED = 1
+
+
+class Presence(IntEnum):
+    """Whether somebody is connected."""
+
+    OFFLINE = 0
+    ONLINE = 1
+    REMOVED = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A device that may act for the identity."""
+
+    device_key: PublicKey
+    kind: DeviceKind
+    presence: Presence
+    label: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Contact:
+    """Another identity that shares a space with this one."""
+
+    identity_key: PublicKey
+    did: str
+    profile: Profile
+    space_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialInfo:
+    """A credential, decoded as far as programs need it."""
+
+    id: PublicKey  # 32 bytes.
+    type: str  # Full name, such as "dxos.halo.credentials.AdmittedFeed".
+    issuer: PublicKey
+    subject: PublicKey
+    issued_ms: int  # Milliseconds since 1970.
+    assertion: JsonObject  # camelCase names; keys in hex.
+    encoded: bytes  # The protobuf message.
+
+
+class IdentityService(Protocol):
+    """The identity of the profile."""
+
+    def query_identity(self, next: Next[Identity | None]) -> Subscription: ...
+
+    async def create_identity(self, profile: Profile, device_label: str | None = None) -> Identity:
+        """Raises IdentityExistsError if there is one already."""
+        ...
+
+    async def update_profile(self, profile: Profile) -> Identity: ...
+
+    async def query_credentials(
+        self, *, ids: Sequence[PublicKey] | None = None, type: str | None = None
+    ) -> list[CredentialInfo]:
+        """Credentials of the HALO space, in the order they were processed."""
+        ...
+
+    async def sign_presentation(self, ids: Sequence[PublicKey], nonce: bytes | None) -> bytes:
+        """An encoded Presentation of those credentials, signed by this device."""
+        ...
+
+
+class DevicesService(Protocol):
+    """Devices of the identity."""
+
+    def query_devices(self, next: Next[tuple[Device, ...]]) -> Subscription: ...
+
+
+class ContactsService(Protocol):
+    """Co-members of any space."""
+
+    def query_contacts(self, next: Next[tuple[Contact, ...]]) -> Subscription: ...
+
+
+# --- Invitations --------------------------------------------------------------------------------------------------------
+
+
+class InvitationSide(Enum):
+    """Which end of an invitation this profile is."""
+
+    CREATED = "created"
+    ACCEPTED = "accepted"
+
+
+@dataclass(frozen=True, slots=True)
+class InvitationUpdate:
+    """The present value of one invitation.
+
+    `error` is set with the states CANCELLED, TIMEOUT, ERROR and EXPIRED, and says why in one sentence; a host whose
+    guest failed goes back to CONNECTING and has no error. `done` says that this was the last update.
+    """
+
+    invitation: Invitation
+    error: DxosError | None = None
+    done: bool = False
+    failures: int = 0  # Wrong authentication codes so far.
+
+
+@dataclass(frozen=True, slots=True)
+class InvitationsState:
+    """All invitations of this profile that are not done."""
+
+    created: tuple[Invitation, ...] = ()
+    accepted: tuple[Invitation, ...] = ()
+
+
+class InvitationsService(Protocol):
+    """Inviting and joining."""
+
+    def create_invitation(self, invitation: Invitation, next: Next[InvitationUpdate]) -> Subscription:
+        """Host an invitation; unset fields get their defaults. With the id of a known one, follow that one.
+
+        Every update carries the whole invitation, from the first with code and authentication code on. Failing at
+        once (no permission, no such space) is an update with state ERROR. Unsubscribing does not cancel it.
+        """
+        ...
+
+    def accept_invitation(self, invitation: Invitation, next: Next[InvitationUpdate]) -> Subscription:
+        """Redeem an invitation. The last update has state SUCCESS and `space_key`, `space_id`; or an error."""
+        ...
+
+    async def authenticate(self, invitation_id: str, auth_code: str) -> None:
+        """Hand in the authentication code; what comes of it is seen in the updates. Unknown id: UsageError."""
+        ...
+
+    async def cancel_invitation(self, invitation_id: str) -> None:
+        """Cancel from either side; a code of a cancelled invitation admits nobody, also after a restart."""
+        ...
+
+    def query_invitations(self, next: Next[InvitationsState]) -> Subscription: ...
+
+
+# --- Spaces -------------------------------------------------------------------------------------------------------------
+
+
+class SpaceState(IntEnum):
+    """Life of a space (numbers of 0.8.3)."""
+
+    CLOSED = 1
+    INACTIVE = 2
+    READY = 3
+    INITIALIZING = 4
+    ERROR = 5
+    ACTIVE = 6
+    CONTROL_ONLY = 7
+
+
+@dataclass(frozen=True, slots=True)
+class SpaceMember:
+    """A member of a space, in the order of admission."""
+
+    identity_key: PublicKey
+    did: str
+    profile: Profile
+    role: SpaceRole
+    presence: Presence
+    is_self: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineState:
+    """How far the space's own records have been read."""
+
+    control_feeds: tuple[PublicKey, ...] = ()
+    data_feeds: tuple[PublicKey, ...] = ()
+    control_timeframe: tuple[tuple[PublicKey, int], ...] = ()  # Processed block numbers by feed.
+    epoch: int | None = None  # Number of the current epoch.
+    space_root_url: str | None = None  # "automerge:<documentId>"
+
+
+@dataclass(frozen=True, slots=True)
+class SpaceInfo:
+    """A space, as the host sees it."""
+
+    id: str  # 33 characters.
+    key: PublicKey
+    state: SpaceState
+    members: tuple[SpaceMember, ...]
+    pipeline: PipelineState
+    role: SpaceRole = SpaceRole.INVALID  # Of this identity.
+    properties_id: str | None = None  # The object that holds the space's name; None until READY.
+    cached_name: str | None = None  # Known before the space is open.
+    object_count: int = 0
+    synced: bool = True  # False while documents that a connected peer has are still missing here.
+    refused_changes: int = 0  # Changes dropped because their sender is a READER.
+    error: DxosError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SpaceMessage:
+    """A message that a peer posted to a channel of a space."""
+
+    channel: str
+    payload: JsonObject
+    sender: PublicKey  # The device that posted it.
+    message_id: PublicKey
+    sent_ms: int
+
+
+class SpacesService(Protocol):
+    """Spaces and their members. A space is named by its id."""
+
+    def query_spaces(self, next: Next[tuple[SpaceInfo, ...]]) -> Subscription: ...
+
+    async def create_space(self, properties: JsonObject) -> SpaceInfo:
+        """Create a space; it is READY when this returns. Raises IdentityMissingError without an identity."""
+        ...
+
+    async def update_space(self, space_id: str, state: SpaceState) -> None:
+        """Open (ACTIVE) or close (INACTIVE) a space; remembered over restarts."""
+        ...
+
+    async def update_member_role(self, space_id: str, member: PublicKey, role: SpaceRole) -> None:
+        """Raises NotAllowedError where the role of this identity, or the member's, forbids it."""
+        ...
+
+    async def post_message(self, space_id: str, channel: str, payload: JsonObject) -> None:
+        """Send to whoever is connected; kept by nobody."""
+        ...
+
+    def subscribe_messages(self, space_id: str, channel: str, next: Next[SpaceMessage]) -> Subscription: ...
+
+    async def query_credentials(self, space_id: str) -> list[CredentialInfo]: ...
+
+
+# --- Data ---------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectState:
+    """One object as the host has it.
+
+    A client keeps `version` and `heads` with its copy: rows with a lower version than the one it has are old news, and
+    `heads` says which state of the document its edits refer to.
+    """
+
+    row: ObjectRow
+    version: int  # Grows with every change of this object on this host.
+    heads: tuple[bytes, ...]  # Of the object's document; 32 bytes each, sorted.
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """What a client asks to change in one object.
+
+    `create` is the whole new object (its id made by the client), then there are no mutations; otherwise `mutations` are
+    applied in order, in one change, to the document as it was at `base_heads`, and merged.
+    """
+
+    object_id: str
+    create: ObjectRow | None = None
+    mutations: tuple[Mutation, ...] = ()
+    base_heads: tuple[bytes, ...] = ()
+
+
+class DataService(Protocol):
+    """Objects of a space."""
+
+    def subscribe(self, space_id: str, next: Next[tuple[ObjectState, ...]]) -> Subscription:
+        """Every object that changes from now on, whoever changed it, once per change; nothing at first."""
+        ...
+
+    async def update(self, space_id: str, edits: Sequence[Edit]) -> tuple[ObjectState, ...]:
+        """Apply edits as one transaction: all or none. It is seen by subscribers before this returns.
+
+        Returns:
+            The new state of each edited object, in the order of `edits`.
+
+        Raises:
+            NotAllowedError: This identity is a READER.
+            ObjectNotFoundError: An edited object does not exist.
+            StorageFullError: Nothing was written.
+        """
+        ...
+
+    async def flush(self, space_id: str) -> None:
+        """Return when everything updated before is durable on the disk."""
+        ...
+
+    async def get(self, space_id: str, object_ids: Sequence[str]) -> tuple[ObjectState, ...]:
+        """The objects that exist, deleted ones included, in any order."""
+        ...
+
+
+class QueryService(Protocol):
+    """Queries, answered from rows."""
+
+    async def execute(self, space_id: str, query: Query) -> tuple[ObjectState, ...]:
+        """All matching objects, in the order the query asks for, else by id, which is the order of creation."""
+        ...
+
+    async def count(self, space_id: str, query: Query) -> int: ...
+
+
+# --- Provider -----------------------------------------------------------------------------------------------------------
+
+
+class Services(Protocol):
+    """All services of one host."""
+
+    @property
+    def system(self) -> SystemService: ...
+    @property
+    def network(self) -> NetworkService: ...
+    @property
+    def identity(self) -> IdentityService: ...
+    @property
+    def devices(self) -> DevicesService: ...
+    @property
+    def contacts(self) -> ContactsService: ...
+    @property
+    def invitations(self) -> InvitationsService: ...
+    @property
+    def spaces(self) -> SpacesService: ...
+    @property
+    def data(self) -> DataService: ...
+    @property
+    def query(self) -> QueryService: ...
+
+
+class ServicesProvider(Protocol):
+    """Where a client gets its services from; may be opened and closed again any number of times.
+
+    `async with provider as services:` opens it: starts the host, or connects to one. The body is cancelled, and an error
+    of the tree raised, if the host fails.
+    """
+
+    async def __aenter__(self) -> Services: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None: ...
+
+
