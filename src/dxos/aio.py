@@ -1,0 +1,109 @@
+"""The few helpers that structured concurrency still lacks."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Generic, TypeVar, final
+
+import anyio
+
+from dxos.errors import DeadlineError
+
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
+
+
+@contextmanager
+def unwrap_group() -> Iterator[None]:
+    """Raise a lone error by itself instead of inside groups, so that callers can name it."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+            error = error.exceptions[0]
+    else:
+        return
+    raise error  # Outside the handler, so that the group is not its context.
+
+
+@final
+class Unsubscribe:
+    """Ends one subscription; calling it twice is harmless."""
+
+    __slots__ = ("_end",)
+
+    def __init__(self, end: Callable[[], None]) -> None:
+        self._end: Callable[[], None] | None = end
+
+    def unsubscribe(self) -> None:
+        """End it; nothing is called after this returns."""
+        end, self._end = self._end, None
+        if end is not None:
+            end()
+
+    def __call__(self) -> None:
+        self.unsubscribe()
+
+
+@final
+class Listeners(Generic[T]):
+    """Callbacks that want to know; an error in one is logged and does not keep the others from being told."""
+
+    __slots__ = ("_callbacks",)
+
+    def __init__(self) -> None:
+        self._callbacks: dict[object, Callable[[T], None]] = {}
+
+    def subscribe(self, callback: Callable[[T], None]) -> Unsubscribe:
+        """Call `callback` with every value emitted from now on."""
+        token = object()
+        self._callbacks[token] = callback
+        return Unsubscribe(lambda: self._callbacks.pop(token, None) and None)
+
+    def emit(self, value: T) -> None:
+        """Tell everyone who has subscribed, in the order in which they did."""
+        for token, callback in tuple(self._callbacks.items()):
+            if token not in self._callbacks:
+                continue  # An earlier callback ended this one.
+            try:
+                callback(value)
+            except Exception:  # noqa: BLE001 - one subscriber's bug must not reach the one who emits.
+                _log.exception("a subscriber failed")
+
+    def __len__(self) -> int:
+        return len(self._callbacks)
+
+
+@final
+class Changes:
+    """Wakes every task that waits for some state to change."""
+
+    __slots__ = ("_event",)
+
+    def __init__(self) -> None:
+        self._event: anyio.Event | None = None
+
+    def notify(self) -> None:
+        """Say that something changed; never blocks, and many calls may wake a waiter once."""
+        event, self._event = self._event, None
+        if event is not None:
+            event.set()
+
+    async def wait(self) -> None:
+        """Return after the next `notify`."""
+        if self._event is None:
+            self._event = anyio.Event()
+        await self._event.wait()
+
+    async def wait_until(self, condition: Callable[[], bool], *, timeout_s: float | None = None, what: str = "") -> None:
+        """Return as soon as `condition()` holds; it is looked at now and after each `notify`.
+
+        Raises:
+            DeadlineError: It did not hold within `timeout_s` seconds.
+        """
+        with anyio.move_on_after(timeout_s) as scope:
+            while not condition():
+                await self.wait()
+        if scope.cancelled_caught:
+            raise DeadlineError(f"timed out waiting for {what or 'a change'}", timeout_s=timeout_s or 0.0)
