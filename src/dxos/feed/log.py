@@ -114,12 +114,15 @@ class Log:
         """Return a stored block with what proves it to others; None if it is not stored here."""
         if not self.has(index):
             return None
-        for length in (self._length, self._provable_length(index)):
-            signature = self._storage.signature(length - 1)
-            path = merkle.make_path(index, length, self._node) if signature and index < length else None
-            if path is not None and signature is not None:
-                return Proof(index, self.read(index), path, signature)
-        raise CorruptionError("a feed lacks what proves its blocks", feed=self.key.truncate(), index=index)
+        length = self._length
+        path = merkle.make_path(index, length, self._node)
+        if path is None:
+            length = self._provable_length(index)
+            path = merkle.make_path(index, length, self._node)
+        signature = self._storage.signature(length - 1)
+        if path is None or signature is None:
+            raise CorruptionError("a feed lacks what proves its blocks", feed=self.key.truncate(), index=index)
+        return Proof(index, self.read(index), path, signature)
 
     def put_proof(self, index: int, data: bytes, nodes: Sequence[Node], signature: bytes) -> bool:
         """Verify a block that a peer sent and store it; blocks may come in any order.

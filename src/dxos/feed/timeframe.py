@@ -94,7 +94,7 @@ class Timeframe(Mapping[PublicKey, int]):
         return len(self._frames)
 
     def __eq__(self, other: object) -> bool:
-        return self._frames == other._frames if isinstance(other, Timeframe) else NotImplemented
+        return self._frames == dict(other) if isinstance(other, Mapping) else NotImplemented
 
     def __hash__(self) -> int:
         if self._hash is None:
