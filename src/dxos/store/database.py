@@ -1,0 +1,407 @@
+"""One SQLite file: transactions, the schema's version and its migrations, durability, and SQLite's errors as ours.
+
+Calls are synchronous and made by one thread at a time, the host's event loop: a commit in write-ahead mode with
+`synchronous=NORMAL` is a write to the page cache (about 10 us) and never waits for the disk.  What waits for the disk
+is `sync_wal` and `checkpoint`, and these two alone may run in a worker thread while the loop's thread goes on.
+
+Why commit + `sync_wal` is as durable as `synchronous=FULL`:
+
+1. FULL differs from NORMAL in one thing: after each commit's frames it calls fsync on the `-wal` file.
+2. fsync belongs to the file, not to the descriptor: one through our own descriptor carries every frame written before.
+3. A frame leaves the log only by a checkpoint, which under NORMAL too syncs the log before it copies and the database
+   after, and the header of a restarted log is synced before new frames follow it.
+4. A log that was just created also needs its directory entry; SQLite syncs the directory at a log's first fsync, so
+   `sync_wal` does so whenever it meets a new file.
+5. After a failed fsync the kernel may have dropped the pages and called them clean, so a second one would lie: the
+   first failure is final, until the profile is opened again and SQLite has checked every frame's checksum.
+
+A closing descriptor drops the POSIX locks its process holds on that file; SQLite keeps no locks on the `-wal` file, so
+ours does no harm there.  The database file itself is never opened here while SQLite has it open.
+"""
+
+import contextlib
+import os
+import sqlite3
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, NoReturn, final
+
+from dxos.errors import (
+    ClosedError,
+    CorruptionError,
+    ProfileLockedError,
+    ProfileVersionError,
+    StorageAccessError,
+    StorageError,
+    StorageFullError,
+)
+from dxos.limits import BACKUPS_MAX, STORE_BUSY_TIMEOUT_S, WAL_BYTES_MAX, WAL_CHECKPOINT_BYTES
+from dxos.store.files import create_private_file, map_os_error, sync_directory, sync_file
+from dxos.store.schema import MIGRATIONS, Migration
+
+APPLICATION_ID: Final = 0x44584F53  # "DXOS" in the file's header: how we know a database is a profile.
+PAGE_BYTES: Final = 4_096
+
+Parameter = str | bytes | int | float | None
+Row = tuple[Any, ...]
+
+_FULL = {sqlite3.SQLITE_FULL}
+_ACCESS = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_AUTH}
+_CORRUPT = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_UNREADABLE = {
+    sqlite3.SQLITE_IOERR_READ,
+    sqlite3.SQLITE_IOERR_SHORT_READ,
+    getattr(sqlite3, "SQLITE_IOERR_DATA", -1),
+    getattr(sqlite3, "SQLITE_IOERR_CORRUPTFS", -1),
+}
+# What SQLite and its Python module say, without a code of its own, of text or JSON that is not what was written.
+_DAMAGED_VALUES = ("malformed JSON", "Could not decode to UTF-8", "user-defined function raised exception")
+_LOCKED = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+
+
+def map_sqlite_error(error: sqlite3.Error) -> StorageError | ClosedError:
+    """The error of ours that an error of SQLite means; every other one is a bug of ours and is raised as such."""
+    extended = getattr(error, "sqlite_errorcode", None)
+    if str(error).startswith(_DAMAGED_VALUES):
+        return CorruptionError("a row is damaged on disk; restore a backup or join the space again")
+    if extended is None:
+        if isinstance(error, sqlite3.ProgrammingError) and "closed" in str(error):
+            return ClosedError("the profile was closed")
+        raise AssertionError(f"a wrong use of SQLite: {error}") from error
+    primary, name = extended & 0xFF, getattr(error, "sqlite_errorname", "")
+    if primary in _CORRUPT or extended in _UNREADABLE:
+        return CorruptionError("the database file is damaged; restore a backup or join the spaces again", reason=name)
+    if primary in _FULL:
+        return StorageFullError("the disk is full; nothing of this change was written: free some space", reason=name)
+    if primary == sqlite3.SQLITE_IOERR:
+        # A quota or a limit of file size arrives as a failed write, not as SQLITE_FULL.
+        return StorageFullError("the disk refused a write; nothing of this change was written", reason=name)
+    if primary in _ACCESS:
+        return StorageAccessError("the database cannot be written; check the permissions of its folder", reason=name)
+    if primary in _LOCKED:
+        return ProfileLockedError("another process is writing to this profile; try again", reason=name)
+    if primary == sqlite3.SQLITE_NOMEM:
+        raise MemoryError from error
+    raise AssertionError(f"a wrong use of SQLite: {error}") from error
+
+
+@final
+class Database:
+    """One profile's database.
+
+    Args:
+        path: The file, made with mode 0600 if it is missing; its directory exists.  None keeps all in memory.
+        migrations: What turns schema version n into n + 1, oldest first.
+
+    Raises:
+        ProfileVersionError: The file was written by a newer version of this package.
+        CorruptionError: The file is no database, not ours, or damaged.
+        StorageAccessError: The file cannot be opened for writing.
+        StorageFullError: No room for the migration or for its backup; the file is as it was.
+        ProfileLockedError: Another process has been writing for longer than STORE_BUSY_TIMEOUT_S.
+    """
+
+    def __init__(self, path: Path | None, *, migrations: Sequence[Migration] = MIGRATIONS) -> None:
+        self.path: Final = path
+        self._connection: sqlite3.Connection | None = None
+        self._depth = 0  # Open transaction blocks.
+        self._failure: BaseException | None = None  # What ended an inner block of the open transaction.
+        self._wal_descriptor = -1
+        self._wal_failed = False
+        unclean = path is not None and _size(_wal_path(path)) > 0
+        if path is not None:
+            create_private_file(path)
+        try:
+            self._connection = self._connect()
+            self._prepare(unclean=unclean)
+            self._migrate(migrations)
+        except sqlite3.Error as error:
+            self.close()
+            raise map_sqlite_error(error) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def __repr__(self) -> str:
+        where = "memory" if self.path is None else self.path.name
+        return f"<Database {where} {'closed' if self._connection is None else 'open'}>"
+
+    # --- Opening and closing ---------------------------------------------------------------------------------------
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            ":memory:" if self.path is None else os.fspath(self.path),
+            timeout=STORE_BUSY_TIMEOUT_S,
+            isolation_level=None,  # Transactions are ours alone.
+            check_same_thread=False,  # A profile may be opened by a worker thread and used by the loop's.
+            cached_statements=256,
+        )
+        connection.execute("PRAGMA synchronous = NORMAL")
+        return connection
+
+    def _prepare(self, *, unclean: bool) -> None:
+        execute = self._open_connection().execute
+        execute(f"PRAGMA page_size = {PAGE_BYTES}")
+        tables, application = (
+            _number(execute("SELECT count(*) FROM sqlite_master")),
+            _number(execute("PRAGMA application_id")),
+        )
+        if tables and application != APPLICATION_ID:
+            raise CorruptionError("the database file belongs to another program; choose another folder")
+        execute("PRAGMA journal_mode = WAL")
+        execute("PRAGMA foreign_keys = ON")
+        execute(f"PRAGMA wal_autocheckpoint = {WAL_BYTES_MAX // PAGE_BYTES}")
+        execute(f"PRAGMA journal_size_limit = {WAL_CHECKPOINT_BYTES}")
+        execute("PRAGMA temp_store = MEMORY")
+        execute("PRAGMA trusted_schema = OFF")
+        if unclean:
+            # Whoever wrote last did not close: the one moment at which torn pages are likely.
+            self.check()
+
+    def _migrate(self, migrations: Sequence[Migration]) -> None:
+        execute = self._open_connection().execute
+        newest = len(migrations)
+        version = _number(execute("PRAGMA user_version"))
+        if version > newest:
+            raise ProfileVersionError(
+                "this profile was written by a newer version of dxos; upgrade this one",
+                profile_version=version,
+                own_version=newest,
+            )
+        while version < newest:
+            if version:
+                self._back_up(version)
+            with self.transaction():
+                # Another process may have migrated while we waited for the write lock.
+                if _number(execute("PRAGMA user_version")) == version:
+                    for statement in migrations[version]:
+                        execute(statement)
+                    execute(f"PRAGMA user_version = {version + 1}")
+                    execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            version += 1
+
+    def _back_up(self, version: int) -> None:
+        """Copy the whole file beside itself before it is migrated from `version`."""
+        if self.path is None:
+            return
+        target = self.path.with_name(f"{self.path.name}.v{version:04}.backup")
+        draft = target.with_suffix(".draft")
+        draft.unlink(missing_ok=True)
+        create_private_file(draft)
+        try:
+            with contextlib.closing(sqlite3.connect(os.fspath(draft))) as copy:
+                self._open_connection().backup(copy)
+            with draft.open("rb+") as file:
+                sync_file(file.fileno())
+            draft.replace(target)
+            sync_directory(target.parent)
+        except OSError as error:
+            raise map_os_error(error, "back up the profile") from error
+        finally:
+            draft.unlink(missing_ok=True)
+        for old in self.backups()[:-BACKUPS_MAX]:
+            old.unlink(missing_ok=True)
+
+    def backups(self) -> list[Path]:
+        """The copies made before migrations, oldest first; at most BACKUPS_MAX."""
+        if self.path is None:
+            return []
+        return sorted(self.path.parent.glob(f"{self.path.name}.v*.backup"))
+
+    def close(self) -> None:
+        """Close the file; closing twice is no error.  Not while `sync_wal` or `checkpoint` runs in a thread."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(sqlite3.Error):  # The log stays and is replayed by the next open.
+                connection.close()
+        if self._wal_descriptor >= 0:
+            os.close(self._wal_descriptor)
+            self._wal_descriptor = -1
+
+    def _open_connection(self) -> sqlite3.Connection:
+        if self._connection is None:
+            raise ClosedError("the profile was closed")
+        return self._connection
+
+    def check(self) -> None:
+        """Have SQLite check every page and index; reads the whole file (about 1 ms per megabyte).
+
+        Raises:
+            CorruptionError: The file is damaged; `detail["reason"]` holds SQLite's first finding.
+        """
+        found = self.rows("PRAGMA quick_check(1)")
+        if found != [("ok",)]:
+            raise CorruptionError(
+                "the database file is damaged; restore a backup or join the spaces again", reason=str(found[0][0])
+            )
+
+    # --- Statements ------------------------------------------------------------------------------------------------
+
+    def rows(self, statement: str, parameters: Sequence[Parameter] = ()) -> list[Row]:
+        """All rows of a query."""
+        try:
+            return self._open_connection().execute(statement, parameters).fetchall()
+        except sqlite3.Error as error:
+            self._fail(error)
+
+    def row(self, statement: str, parameters: Sequence[Parameter] = ()) -> Row | None:
+        """The first row of a query, or of what a change returns; None if there is none."""
+        try:
+            # To the end, because a change is committed only when its statement is done.
+            found = self._open_connection().execute(statement, parameters).fetchall()
+        except sqlite3.Error as error:
+            self._fail(error)
+        return found[0] if found else None
+
+    def run(self, statement: str, parameters: Sequence[Parameter] = ()) -> int:
+        """Run one change; the number of rows it touched."""
+        try:
+            return self._open_connection().execute(statement, parameters).rowcount
+        except sqlite3.Error as error:
+            self._fail(error)
+
+    def run_many(self, statement: str, parameters: Iterable[Sequence[Parameter]]) -> int:
+        """Run one change for each set of parameters, all or none; the number of rows touched."""
+        with self.transaction():
+            try:
+                return self._open_connection().executemany(statement, parameters).rowcount
+            except sqlite3.Error as error:
+                self._fail(error)
+
+    def insert(self, statement: str, parameters: Sequence[Parameter] = ()) -> int:
+        """Run one insertion; the number of the new row."""
+        try:
+            number = self._open_connection().execute(statement, parameters).lastrowid
+        except sqlite3.Error as error:
+            self._fail(error)
+        assert number is not None
+        return number
+
+    def define_function(self, name: str, arity: int, function: Callable[..., Parameter]) -> None:
+        """Let statements call `function`, which depends on its arguments alone."""
+        self._open_connection().create_function(name, arity, function, deterministic=True)
+
+    def _fail(self, error: sqlite3.Error) -> NoReturn:
+        raise map_sqlite_error(error) from error
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All writes of the block become visible together, or none does; blocks nest, the outermost commits.
+
+        An exception undoes the outermost block, also if it left an inner one and was caught on its way: half of an
+        inner block never stays.  A commit survives the death of this process; `sync_wal` makes it survive the power's.
+
+        Raises:
+            StorageFullError: No room; nothing of the block was written.
+            ProfileLockedError: Another process has been writing for longer than STORE_BUSY_TIMEOUT_S.
+        """
+        if self._depth == 0:
+            self.run("BEGIN IMMEDIATE")
+            self._failure = None
+        self._depth += 1
+        try:
+            yield
+            if self._depth == 1:
+                if self._failure is not None:
+                    raise self._failure
+                self.run("COMMIT")
+        except BaseException as error:
+            if self._depth > 1:
+                self._failure = error
+            else:
+                self._roll_back()
+            raise
+        finally:
+            self._depth -= 1
+
+    def _roll_back(self) -> None:
+        # A full disk makes SQLite roll back by itself; a connection closed inside the block has done so too.
+        if self._connection is not None and self._connection.in_transaction:
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.execute("ROLLBACK")
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction block is open."""
+        return self._depth > 0
+
+    # --- Durability ------------------------------------------------------------------------------------------------
+
+    def sync_wal(self) -> None:
+        """Make everything committed before this call survive a loss of power; blocks for the disk (0.1 to 10 ms).
+
+        May run in a worker thread while the loop's thread reads and commits; one such call at a time.  Also keeps the
+        log short: beyond WAL_CHECKPOINT_BYTES it is copied into the database.
+
+        Raises:
+            StorageFullError: The disk refused; what was committed since the last success may not survive, and every
+                later call raises too, until the profile is opened again.
+        """
+        if self.path is None:
+            return
+        if self._wal_failed:
+            raise StorageFullError("an earlier write did not reach the disk; close the profile and open it again")
+        wal = _wal_path(self.path)
+        try:
+            self._follow_wal(wal)
+            if self._wal_descriptor >= 0:
+                sync_file(self._wal_descriptor)
+        except OSError as error:
+            self._wal_failed = True
+            raise map_os_error(error, "write to the disk") from error
+        if _size(wal) > WAL_CHECKPOINT_BYTES:
+            self.checkpoint()
+
+    def _follow_wal(self, wal: Path) -> None:
+        """Hold a descriptor of the present log, so that no failed write to it goes unreported."""
+        try:
+            present = wal.stat()
+        except FileNotFoundError:
+            return  # No commit since the log was last removed, which is done only when all is in the database.
+        if self._wal_descriptor >= 0:
+            held = os.fstat(self._wal_descriptor)
+            if (held.st_dev, held.st_ino) == (present.st_dev, present.st_ino):
+                return
+            os.close(self._wal_descriptor)
+            self._wal_descriptor = -1
+        self._wal_descriptor = os.open(wal, os.O_RDWR | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
+        sync_directory(wal.parent)
+
+    def checkpoint(self) -> bool:
+        """Copy the log into the database so that it starts over; True if all of it was copied.
+
+        Waits for the disk, takes no lock that a reader or writer waits for, and may run in a worker thread.
+        """
+        if self.path is None:
+            return True
+        try:
+            with contextlib.closing(self._connect()) as connection:
+                busy, log_pages, copied_pages = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        except sqlite3.Error as error:
+            raise map_sqlite_error(error) from error
+        return not busy and log_pages == copied_pages
+
+    @property
+    def wal_bytes(self) -> int:
+        """The length of the log."""
+        return 0 if self.path is None else _size(_wal_path(self.path))
+
+
+def _wal_path(path: Path) -> Path:
+    return path.with_name(path.name + "-wal")
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _number(cursor: sqlite3.Cursor) -> int:
+    return int(cursor.fetchone()[0])
+
+
+assert sqlite3.sqlite_version_info >= (3, 37, 0), "strict tables need SQLite 3.37"
+assert sys.version_info >= (3, 11), "SQLite's error codes need Python 3.11"

@@ -1,0 +1,206 @@
+"""Documents as bytes: a snapshot and the change chunks since, from time to time replaced by a new snapshot.
+
+The bytes' meaning is the CRDT's business, two facts apart: a snapshot followed by chunks loads as one document, and
+so do chunks alone; and each carries its own hash, which the loader checks.  Heads are kept beside them, so that what a
+peer lacks is found without loading a document.
+
+A document's chunks lie side by side under the keys number << 20 | sequence; the snapshot, if any, has sequence 0.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, final
+
+from dxos.errors import CorruptionError
+from dxos.limits import CHUNKS_PER_DOCUMENT_MAX
+from dxos.store.database import Database
+from dxos.store.numbering import space_number
+from dxos.store.schema import CHUNK_BITS
+
+HEAD_BYTES: Final = 32
+_SEQUENCE_MASK: Final = (1 << CHUNK_BITS) - 1
+assert CHUNKS_PER_DOCUMENT_MAX <= _SEQUENCE_MASK, "a sequence fits its bits"
+
+Heads = tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentSize:
+    """How much of a document is snapshot and how much came after it: when to compact."""
+
+    snapshot_bytes: int  # 0 if it has none.
+    chunk_bytes: int  # All chunks after the snapshot together.
+    chunks_count: int  # How many they are.
+
+
+@final
+class DocumentStore:
+    """The documents of all spaces of one profile."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def __repr__(self) -> str:
+        return f"<DocumentStore in {self._database!r}>"
+
+    def append(self, document_id: str, space_id: str, chunks: Sequence[bytes], heads: Sequence[bytes]) -> None:
+        """Add change chunks, creating the document with the first; `heads` are those after them, 32 bytes each."""
+        database, packed = self._database, _pack(heads)
+        added_bytes = sum(map(len, chunks))
+        with database.transaction():
+            found = database.row("SELECT number, chunks FROM documents WHERE id = ?", (document_id,))
+            if found is None:
+                first = 1
+                number = database.insert(
+                    "INSERT INTO documents (id, space, chunks, snapshot_bytes, chunk_bytes, heads)"
+                    " VALUES (?, ?, ?, 0, ?, ?)",
+                    (document_id, space_number(database, space_id), len(chunks), added_bytes, packed),
+                )
+            else:
+                number, count = found
+                if count + len(chunks) > CHUNKS_PER_DOCUMENT_MAX:
+                    count = self._join(number)
+                first = count + 1
+                database.run(
+                    "UPDATE documents SET chunks = ?, chunk_bytes = chunk_bytes + ?, heads = ? WHERE number = ?",
+                    (count + len(chunks), added_bytes, packed, number),
+                )
+            assert first + len(chunks) <= _SEQUENCE_MASK, "more chunks in one call than a document may have"
+            start = number << CHUNK_BITS | first
+            for offset, chunk in enumerate(chunks):
+                database.run("INSERT INTO chunks (position, bytes) VALUES (?, ?)", (start + offset, chunk))
+
+    def replace_with_snapshot(self, document_id: str, snapshot: bytes, heads: Sequence[bytes]) -> None:
+        """Put `snapshot` in the place of everything kept so far; the document exists."""
+        database = self._database
+        with database.transaction():
+            number = self._number(document_id)
+            assert number is not None, "only a stored document is compacted"
+            self._drop_chunks(number)
+            database.run("INSERT INTO chunks (position, bytes) VALUES (?, ?)", (number << CHUNK_BITS, snapshot))
+            database.run(
+                "UPDATE documents SET chunks = 0, snapshot_bytes = ?, chunk_bytes = 0, heads = ? WHERE number = ?",
+                (len(snapshot), _pack(heads), number),
+            )
+
+    def load(self, document_id: str) -> bytes | None:
+        """Snapshot and chunks in one piece; None for an unknown document.
+
+        Raises:
+            CorruptionError: Some of it is missing, or the document is in quarantine.
+        """
+        found = self._database.row(
+            "SELECT number, snapshot_bytes + chunk_bytes, quarantine FROM documents WHERE id = ?", (document_id,)
+        )
+        if found is None:
+            return None
+        number, expected_bytes, quarantine = found
+        if quarantine is not None:
+            raise CorruptionError("the document is set aside as damaged", document_id=document_id, reason=quarantine)
+        content = self._content(number)
+        if len(content) != expected_bytes:
+            raise CorruptionError("a part of the document is missing on disk", document_id=document_id)
+        return content
+
+    def heads(self, document_id: str) -> Heads | None:
+        """The document's heads in the order they were given; None for an unknown one or one in quarantine."""
+        found = self._database.row("SELECT heads FROM documents WHERE id = ? AND quarantine IS NULL", (document_id,))
+        return None if found is None else _unpack(found[0])
+
+    def all_heads(self, space_id: str) -> dict[str, Heads]:
+        """The heads of every document of the space that is not in quarantine."""
+        rows = self._database.rows(
+            "SELECT id, heads FROM documents WHERE quarantine IS NULL"
+            " AND space = (SELECT number FROM spaces WHERE id = ?)",
+            (space_id,),
+        )
+        return {document_id: _unpack(packed) for document_id, packed in rows}
+
+    def ids(self, space_id: str) -> list[str]:
+        """Every document of the space, those in quarantine too, in the order they were stored."""
+        rows = self._database.rows(
+            "SELECT id FROM documents WHERE space = (SELECT number FROM spaces WHERE id = ?) ORDER BY number",
+            (space_id,),
+        )
+        return [row[0] for row in rows]
+
+    def space_of(self, document_id: str) -> str | None:
+        """The id of the space that the document belongs to."""
+        found = self._database.row(
+            "SELECT spaces.id FROM documents JOIN spaces ON spaces.number = documents.space WHERE documents.id = ?",
+            (document_id,),
+        )
+        return None if found is None else str(found[0])
+
+    def exists(self, document_id: str) -> bool:
+        """Whether the document is stored, in quarantine or not."""
+        return self._number(document_id) is not None
+
+    def size(self, document_id: str) -> DocumentSize | None:
+        """How large the document's parts are; reads no content."""
+        found = self._database.row(
+            "SELECT snapshot_bytes, chunk_bytes, chunks FROM documents WHERE id = ?", (document_id,)
+        )
+        return None if found is None else DocumentSize(*found)
+
+    def quarantine(self, document_id: str, reason: str) -> None:
+        """Set a damaged document aside: it is kept, but neither loaded nor offered to peers."""
+        self._database.run("UPDATE documents SET quarantine = ? WHERE id = ?", (reason, document_id))
+
+    def quarantined(self, space_id: str) -> dict[str, str]:
+        """The documents of the space that are set aside, with the reason."""
+        rows = self._database.rows(
+            "SELECT id, quarantine FROM documents WHERE quarantine IS NOT NULL"
+            " AND space = (SELECT number FROM spaces WHERE id = ?)",
+            (space_id,),
+        )
+        return dict(rows)
+
+    def delete(self, document_id: str) -> bool:
+        """Forget the document and the rows of its objects; False if there was none."""
+        database = self._database
+        with database.transaction():
+            number = self._number(document_id)
+            if number is None:
+                return False
+            self._drop_chunks(number)
+            database.run("DELETE FROM objects WHERE document = ?", (number,))
+            database.run("DELETE FROM documents WHERE number = ?", (number,))
+        return True
+
+    def _number(self, document_id: str) -> int | None:
+        found = self._database.row("SELECT number FROM documents WHERE id = ?", (document_id,))
+        return None if found is None else int(found[0])
+
+    def _content(self, number: int) -> bytes:
+        start = number << CHUNK_BITS
+        rows = self._database.rows(
+            "SELECT bytes FROM chunks WHERE position BETWEEN ? AND ? ORDER BY position",
+            (start, start | _SEQUENCE_MASK),
+        )
+        return b"".join([row[0] for row in rows])
+
+    def _drop_chunks(self, number: int) -> None:
+        start = number << CHUNK_BITS
+        self._database.run("DELETE FROM chunks WHERE position BETWEEN ? AND ?", (start, start | _SEQUENCE_MASK))
+
+    def _join(self, number: int) -> int:
+        """Make one chunk of all, snapshot included, which loads as the same document; the count is then 1."""
+        content = self._content(number)
+        self._drop_chunks(number)
+        self._database.run("INSERT INTO chunks (position, bytes) VALUES (?, ?)", (number << CHUNK_BITS | 1, content))
+        self._database.run(
+            "UPDATE documents SET snapshot_bytes = 0, chunk_bytes = ? WHERE number = ?", (len(content), number)
+        )
+        return 1
+
+
+def _pack(heads: Sequence[bytes]) -> bytes:
+    assert all(len(head) == HEAD_BYTES for head in heads), "a head is a SHA-256 hash"
+    return b"".join(heads)
+
+
+def _unpack(packed: bytes) -> Heads:
+    if len(packed) % HEAD_BYTES:
+        raise CorruptionError("a document's heads are damaged on disk")
+    return tuple(packed[i : i + HEAD_BYTES] for i in range(0, len(packed), HEAD_BYTES))
