@@ -1,0 +1,263 @@
+"""`Config`: the settings of a client, in the original's names (camelCase), checked before anything is opened.
+
+    version: 1
+    runtime.client.storage.persistent   keep data on disk; false: in memory
+    runtime.client.storage.dataRoot     folder of the profile
+    runtime.client.log.filter, prefix   what is logged
+    runtime.services.signaling          [{"server": "ws://host:port/.well-known/dx/signal"}, …]
+    runtime.services.ice                [{"urls", "username", "credential"}, …]
+
+Other names are kept as they are, because the original's schema is larger than what this package reads.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, final
+
+import platformdirs
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, StrictStr, ValidationError
+
+from dxos.errors import ConfigError
+
+VERSION: Final = 1
+DEFAULT_PROFILE: Final = "default"
+_PROFILE: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
+_SOCKET_URL: Final = re.compile(r"wss?://[^\s/]+(/\S*)?")
+_LOADERS: Final = {".json": json.loads, ".toml": tomllib.loads}
+
+
+def _socket_url(value: object) -> object:
+    if isinstance(value, str) and not _SOCKET_URL.fullmatch(value):
+        raise ValueError("it should be a WebSocket URL such as ws://127.0.0.1:5001/.well-known/dx/signal")
+    return value
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+
+class _Storage(_Section):
+    persistent: StrictBool | None = None
+    dataRoot: StrictStr | None = Field(default=None, min_length=1)
+
+
+class _Log(_Section):
+    filter: StrictStr | list[StrictStr] | None = None
+    prefix: StrictStr | None = None
+
+
+class _Client(_Section):
+    storage: _Storage | None = None
+    log: _Log | None = None
+    lazySpaceOpen: StrictBool | None = None
+
+
+class _SignalServer(_Section):
+    server: Annotated[StrictStr, BeforeValidator(_socket_url)]
+
+
+class _IceServer(_Section):
+    urls: StrictStr | list[StrictStr]
+    username: StrictStr | None = None
+    credential: StrictStr | None = None
+
+
+class _Services(_Section):
+    signaling: list[_SignalServer] | None = None
+    ice: list[_IceServer] | None = None
+
+
+class _Runtime(_Section):
+    client: _Client | None = None
+    services: _Services | None = None
+
+
+class _Root(_Section):
+    version: StrictInt = VERSION
+    runtime: _Runtime | None = None
+
+
+@final
+class Config:
+    """Settings; immutable.
+
+    Args:
+        values: Nested mappings with camelCase names.
+        more: Further settings, for what those before do not say. Mappings are merged, lists are taken as a whole.
+
+    Raises:
+        ConfigError: A wrong type or version; the message names the setting.
+    """
+
+    __slots__ = ("_values",)
+
+    def __init__(self, values: Mapping[str, Any] | None = None, *more: Mapping[str, Any]) -> None:
+        merged: dict[str, Any] = {}
+        for one in (values or {}, *more, {"version": VERSION}):
+            if not isinstance(one, Mapping):
+                raise ConfigError(f"Settings are a mapping, not {type(one).__name__}.")
+            _merge(merged, one)
+        try:
+            _Root.model_validate(merged)
+        except ValidationError as error:
+            raise ConfigError(_describe(error)) from None
+        if merged["version"] != VERSION:
+            raise ConfigError(f"Invalid config version: {merged['version']}; this package reads version {VERSION}.")
+        self._values = merged
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """A copy of all settings."""
+        return copy.deepcopy(self._values)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """A setting by its dotted name, such as `runtime.client.storage.persistent`."""
+        found: Any = self._values
+        for name in key.split("."):
+            if not isinstance(found, Mapping) or name not in found:
+                return default
+            found = found[name]
+        return copy.deepcopy(found)
+
+    def get_or_throw(self, key: str) -> Any:
+        """A setting by its dotted name; unlike in JavaScript, `False`, 0 and "" are settings.
+
+        Raises:
+            ConfigError: There is no such setting.
+        """
+        found = self.get(key, _MISSING)
+        if found is _MISSING:
+            raise ConfigError(f"Config option not present: {key}")
+        return found
+
+    @property
+    def persistent(self) -> bool:
+        """Whether data is kept on disk."""
+        return bool(self.get("runtime.client.storage.persistent", False))
+
+    @property
+    def data_root(self) -> Path | None:
+        """The profile's folder; None if nothing is kept on disk."""
+        if not self.persistent:
+            return None
+        root = self.get("runtime.client.storage.dataRoot")
+        return Path(root).expanduser() if root else profile_folder()
+
+    @property
+    def signal_servers(self) -> tuple[str, ...]:
+        """The URLs of the signalling servers."""
+        return tuple(one["server"] for one in self.get("runtime.services.signaling") or ())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *more: Mapping[str, Any]) -> Config:
+        """Read a file of settings, JSON or TOML by its suffix.
+
+        Raises:
+            ConfigError: The file cannot be read or does not parse, or has a wrong setting.
+        """
+        return cls(_read(Path(path)), *more)
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None, *, profile: str | None = None) -> Config:
+        """The settings of a profile: its file, where there is one, and a persistent folder of its own.
+
+        Args:
+            environ: DX_PROFILE names the profile; DX_CONFIG is a file of settings, or a folder that may hold
+                `profile/<name>.toml` or `.json`; DX_DATA is the folder of all data. None: the process's.
+            profile: Comes before DX_PROFILE.
+
+        Raises:
+            ConfigError: An unusable profile name, or a file that cannot be used.
+        """
+        environ = os.environ if environ is None else environ
+        name = profile or environ.get("DX_PROFILE") or DEFAULT_PROFILE
+        folder = profile_folder(name, data=environ.get("DX_DATA"))
+        defaults = {"runtime": {"client": {"storage": {"persistent": True, "dataRoot": str(folder)}}}}
+        chosen = environ.get("DX_CONFIG")
+        place = Path(chosen).expanduser() if chosen else platformdirs.user_config_path("dx", appauthor=False)
+        if not place.is_dir():
+            return cls.load(place, defaults) if chosen else cls(defaults)
+        for suffix in _LOADERS:
+            path = place / "profile" / f"{name}{suffix}"
+            if path.is_file():
+                return cls.load(path, defaults)
+        return cls(defaults)
+
+    def __eq__(self, other: object) -> bool:
+        return self._values == other._values if isinstance(other, Config) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(json.dumps(self._values, sort_keys=True, default=str))
+
+    def __repr__(self) -> str:
+        # Not the values: some of them are credentials of servers.
+        return f"<Config {self.data_root or 'in memory'}, {len(self.signal_servers)} signal servers>"
+
+
+_MISSING: Final = object()
+
+
+def profile_folder(profile: str = DEFAULT_PROFILE, *, data: str | os.PathLike[str] | None = None) -> Path:
+    """Where a profile's data lives: `<data>/profile/<name>`.
+
+    Args:
+        profile: Letters, digits, `.`, `_` and `-`; at most 64.
+        data: The folder of all data; None: the platform's, on Linux `~/.local/share/dx`.
+
+    Raises:
+        ConfigError: The name could leave the folder, or is too long.
+    """
+    if not _PROFILE.fullmatch(profile):
+        raise ConfigError(f"A profile's name has letters, digits, '.', '_' and '-' only, not {profile!r:.80}.")
+    root = Path(data).expanduser() if data else platformdirs.user_data_path("dx", appauthor=False)
+    return root / "profile" / profile
+
+
+def _merge(into: dict[str, Any], more: Mapping[str, Any]) -> None:
+    for name, value in more.items():
+        present = into.get(name)
+        if name not in into:
+            into[name] = _plain(value)
+        elif isinstance(present, dict) and isinstance(value, Mapping):
+            _merge(present, value)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return str(value) if isinstance(value, os.PathLike) else value
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    parse = _LOADERS.get(path.suffix)
+    if parse is None:
+        raise ConfigError(f"{path}: a file of settings ends in .toml or .json.")
+    try:
+        values = parse(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}.") from None
+    except ValueError as error:
+        raise ConfigError(f"{path}: does not parse: {error}.") from None
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{path}: holds no settings, but a {type(values).__name__}.")
+    return values
+
+
+def _describe(error: ValidationError) -> str:
+    # Not the input itself: it may be a credential.
+    problems = []
+    for problem in error.errors(include_input=False, include_url=False):
+        # Names of union branches are steps of pydantic's, not of the settings.
+        place = ".".join(str(step) for step in problem["loc"] if not str(step).startswith(("constrained", "list[")))
+        message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
+        problems.append(f"{place}: {'should be a mapping' if problem['type'] == 'model_type' else message}")
+    return "Wrong settings: " + "; ".join(problems) + "."
