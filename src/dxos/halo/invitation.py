@@ -18,7 +18,7 @@ from dxos.keys.ids import is_space_id
 from dxos.keys.ids import space_id as space_id_of
 from dxos.limits import INVITATION_CODE_CHARS_MAX
 from dxos.wire import decode, encode, from_key, from_timestamp, to_key, to_timestamp
-from dxos.wire.proto import credentials_pb2, invitation_pb2, keys_pb2
+from dxos.wire.proto import invitation_pb2, keys_pb2
 
 
 class InvitationType(IntEnum):
@@ -129,11 +129,11 @@ class Invitation:
         """The invitation with all its fields, secrets included: for storage and the service contract."""
         message = invitation_pb2.Invitation(
             invitation_id=self.invitation_id,
-            type=invitation_pb2.Invitation.Type.ValueType(self.type),
-            kind=invitation_pb2.Invitation.Kind.ValueType(self.kind),
-            auth_method=invitation_pb2.Invitation.AuthMethod.ValueType(self.auth_method),
+            type=self.type.name,
+            kind=self.kind.name,
+            auth_method=self.auth_method.name,
             swarm_key=to_key(self.swarm_key),
-            state=invitation_pb2.Invitation.State.ValueType(self.state),
+            state=self.state.name,
             timeout=self.timeout_ms,
             identity_key=_to_key(self.identity_key),
             space_key=_to_key(self.space_key),
@@ -144,7 +144,7 @@ class Invitation:
             lifetime=self.lifetime_s,
             multi_use=self.multi_use,
             delegation_credential_id=_to_key(self.delegation_credential_id),
-            role=None if self.role is None else credentials_pb2.SpaceMember.Role.ValueType(self.role),
+            role=None if self.role is None else self.role.name,
             space_id=self.space_id,
         )
         if self.guest_keypair is not None:
