@@ -32,6 +32,7 @@ from dxos.feed.replication import (
 )
 from dxos.keys.ids import discovery_key, hypercore_key
 from dxos.limits import (
+    FEED_BITFIELDS_MAX,
     FEED_BLOCKS_MAX,
     FEED_FRAME_BYTES_MAX,
     FEED_IDLE_S_MAX,
@@ -250,6 +251,21 @@ def test_a_block_the_peer_lost_is_not_waited_for() -> None:
     tell(machine, Unhave(0, 10))
     assert said(machine) == [Request(index) for index in range(16, 20)]
     assert not machine.is_synced
+
+
+def test_a_peer_cannot_keep_us_busy_with_bitfields() -> None:
+    machine = opened(make_log())
+    all_blocks = Have(0, FEED_WANT_BLOCKS, bytes.fromhex("838020"))
+    tell(machine, *[all_blocks] * FEED_BITFIELDS_MAX)
+    with pytest.raises(LimitError):
+        tell(machine, all_blocks)
+
+
+def test_a_claim_of_more_blocks_than_a_feed_can_have_is_cut() -> None:
+    for claim in (Have(0, FEED_WANT_BLOCKS), Have(0, FEED_WANT_BLOCKS, bytes.fromhex("838020"))):
+        machine = opened(make_log())
+        assert tell(machine, claim) == [RemoteHave(FEED_BLOCKS_MAX)]
+        assert len(said(machine)) == FEED_REQUESTS_MAX
 
 
 def test_without_download_nothing_is_asked_for() -> None:

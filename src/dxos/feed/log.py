@@ -7,7 +7,8 @@ Invariants
 3. Blocks 0 to `contiguous - 1` are stored; some stored signature covers `length` blocks; `contiguous <= length`.
 4. Opening reads two numbers; appending, proving and verifying read O(log n) nodes.
 
-One `Log` object for each storage: it keeps the two numbers and the roots in memory.
+One `Log` object for each storage: it keeps the two numbers and the roots in memory, so after a rolled back transaction
+of the storage a new `Log` must be opened over it.
 """
 
 from collections.abc import Sequence

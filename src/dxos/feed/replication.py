@@ -44,6 +44,7 @@ from dxos.feed.messages import (
 )
 from dxos.keys.ids import discovery_key, hypercore_key
 from dxos.limits import (
+    FEED_BITFIELDS_MAX,
     FEED_BLOCKS_MAX,
     FEED_IDLE_S_MAX,
     FEED_PING_S,
@@ -135,6 +136,7 @@ class Replication:
         # Downloading.
         self._want_due = False
         self._told = False  # The peer has answered our Want.
+        self._bitfields_count = 0  # A bitfield of ten bytes can take 100 microseconds to read; one answers each Want.
         self._wanted = Bitfield()  # Blocks to ask for: the peer has them, we do not.
         self._requested: set[int] = set()
         self._cancelled: list[int] = []
@@ -284,6 +286,9 @@ class Replication:
         if have.bitfield is not None:
             if start % 8:
                 raise ProtocolError("a bitfield that starts within a byte")
+            self._bitfields_count += 1
+            if self._bitfields_count > FEED_BITFIELDS_MAX:
+                raise LimitError("too many bitfields on a stream", count_max=FEED_BITFIELDS_MAX)
             bits = decode_runs(have.bitfield, bytes_max=FEED_WANT_BLOCKS // 8)[: (FEED_BLOCKS_MAX - start) // 8]
             end = start + Bitfield(bits).end()
         self._told = True
@@ -298,7 +303,8 @@ class Replication:
             self._wanted.merge(bits.rstrip(b"\x00"), start)
             self._wanted.discard(0, self._log.contiguous)
         for each in self._requested:
-            self._wanted.discard(each, each + 1)
+            if start <= each < end:
+                self._wanted.discard(each, each + 1)
 
     def _on_data(self, data: Data, events: list[Event]) -> None:
         if data.index not in self._requested:
