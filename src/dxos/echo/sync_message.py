@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from typing import final
 
 from dxos.errors import DecodeError, LimitError
-from dxos.limits import DOCUMENT_BYTES_MAX, MESSAGE_BYTES_MAX
+from dxos.limits import DOCUMENT_BYTES_MAX, DOCUMENT_HEADS_MAX, MESSAGE_BYTES_MAX
 
-HEADS_MAX = 4_096  # Concurrent latest changes of one document.
 CHANGES_MAX = 1_000_000  # Chunks in one message.
 
 _VERSIONS = (0x42, 0x43)
@@ -177,7 +176,7 @@ class _Reader:
         return count
 
     def hashes(self) -> list[bytes]:
-        return [self.take(_HASH_BYTES) for _ in range(self.count(HEADS_MAX))]
+        return [self.take(_HASH_BYTES) for _ in range(self.count(DOCUMENT_HEADS_MAX))]
 
     def columns(self) -> list[tuple[int, int]]:
-        return [(self.number(), self.number()) for _ in range(self.count(HEADS_MAX))]
+        return [(self.number(), self.number()) for _ in range(self.count(DOCUMENT_HEADS_MAX))]
