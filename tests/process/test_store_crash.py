@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from dxos.errors import ProfileLockedError, StorageFullError
+from dxos.store.database import Database
+from dxos.store.invitations import InvitationRecord, InvitationStore
 from dxos.store.profile import Profile
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform == "win32", reason="signals and limits of POSIX")]
@@ -57,6 +59,16 @@ from dxos.store.profile import Profile
 profile = Profile.open(sys.argv[1])
 print("open", flush=True)
 sys.stdin.read()
+"""
+RACER = """
+import sys
+from pathlib import Path
+from dxos.store.database import Database
+from dxos.store.invitations import InvitationStore
+store = InvitationStore(Database(Path(sys.argv[1])))
+print("ready", flush=True)
+sys.stdin.readline()
+print(*[int(store.claim("invitation")), *(store.count_failure("invitation") for _ in range(25))])
 """
 GUEST = """
 import os, sys
@@ -117,6 +129,25 @@ def test_a_second_process_learns_who_holds_the_profile_and_gets_it_when_that_one
         assert caught.value.detail == {"pid": holder.pid}
         holder.kill()
     Profile.open(tmp_path / "p").close()
+
+
+def test_of_four_processes_one_claims_and_no_failure_is_counted_twice(tmp_path: Path) -> None:
+    path = tmp_path / "d.sqlite"
+    InvitationStore(Database(path)).put(InvitationRecord("invitation", b"", 0.0, 1.0, "CONNECTING"))
+    racers = [start(RACER, path) for _ in range(4)]
+    for racer in racers:
+        assert racer.stdout is not None
+        assert racer.stdout.readline() == "ready\n"
+    outputs = []
+    for racer in racers:
+        assert racer.stdin is not None
+        racer.stdin.write("go\n")
+        racer.stdin.flush()
+    for racer in racers:
+        output, _ = racer.communicate()
+        outputs.append([int(number) for number in output.split()])
+    assert sorted(output[0] for output in outputs) == [0, 0, 0, 1]
+    assert sorted(number for output in outputs for number in output[1:]) == list(range(1, 101))
 
 
 def test_when_the_disk_refuses_a_write_none_of_the_batch_is_there_and_reads_go_on(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final, final
 
 from dxos.errors import CorruptionError
+from dxos.store.checksum import check_sum, checked
 from dxos.store.conditions import (
     PROPERTY_FUNCTION,
     Condition,
@@ -24,24 +25,24 @@ JsonObject = dict[str, Any]
 
 _COLUMNS: Final = (
     "objects.id, documents.id, objects.kind, types.name, objects.deleted, objects.source, objects.target,"
-    " objects.meta, objects.data, objects.version"
+    " objects.meta, objects.data, objects.version, objects.check_sum"
 )
 _TABLES: Final = (
     "objects JOIN documents ON documents.number = objects.document LEFT JOIN types ON types.number = objects.type"
 )
 _IN_SPACE: Final = "objects.space = (SELECT number FROM spaces WHERE id = ?)"
 _PUT: Final = """
-    INSERT INTO objects (space, id, document, kind, type, deleted, source, target, version, meta, data)
+    INSERT INTO objects (space, id, document, kind, type, deleted, source, target, version, check_sum, meta, data)
     VALUES (?, ?, (SELECT number FROM documents WHERE id = ?), ?, (SELECT number FROM types WHERE name = ?),
-            ?, ?, ?, 1, ?, ?)
+            ?, ?, ?, 1, ?, ?, ?)
     ON CONFLICT (space, id) DO UPDATE SET
         document = excluded.document, kind = excluded.kind, type = excluded.type, deleted = excluded.deleted,
         source = excluded.source, target = excluded.target, version = objects.version + 1,
-        meta = excluded.meta, data = excluded.data
+        check_sum = excluded.check_sum, meta = excluded.meta, data = excluded.data
     WHERE (objects.document, objects.kind, objects.type, objects.deleted,
-           objects.source, objects.target, objects.meta, objects.data)
+           objects.source, objects.target, objects.check_sum, objects.meta, objects.data)
         IS NOT (excluded.document, excluded.kind, excluded.type, excluded.deleted,
-                excluded.source, excluded.target, excluded.meta, excluded.data)
+                excluded.source, excluded.target, excluded.check_sum, excluded.meta, excluded.data)
 """
 
 
@@ -96,15 +97,21 @@ class ObjectStore:
                         int(record.deleted),
                         record.source,
                         record.target,
-                        canonical_json(record.meta),
-                        canonical_json(record.data),
+                        check_sum((meta + data).encode()),
+                        meta,
+                        data,
                     )
                     for record in rows
+                    for meta, data in ((canonical_json(record.meta), canonical_json(record.data)),)
                 ],
             )
 
     def get(self, space_id: str, object_id: str) -> ObjectRecord | None:
-        """One object, deleted or not."""
+        """One object, deleted or not.
+
+        Raises:
+            CorruptionError: Its row is damaged; `detail["document_id"]` says what it can be made anew from.
+        """
         found = self._database.row(
             f"SELECT {_COLUMNS} FROM {_TABLES} WHERE {_IN_SPACE} AND objects.id = ?", (space_id, object_id)
         )
@@ -130,7 +137,7 @@ class ObjectStore:
 
         Raises:
             InvalidValueError: The condition is larger than the limits allow.
-            CorruptionError: A row is damaged.
+            CorruptionError: A row is damaged; `detail["document_id"]`, if present, says what it can be made anew from.
         """
         assert offset >= 0, "a count is not negative"
         assert limit is None or limit >= 0, "a count is not negative"
@@ -159,8 +166,9 @@ class ObjectStore:
 
 
 def _record(row: Row) -> ObjectRecord:
-    object_id, document_id, kind, type_name, deleted, source, target, meta, data, version = row
+    object_id, document_id, kind, type_name, deleted, source, target, meta, data, version, expected = row
     try:
+        checked((meta + data).encode(), expected, what="an object's row")
         return ObjectRecord(
             object_id,
             document_id,
@@ -173,5 +181,8 @@ def _record(row: Row) -> ObjectRecord:
             json.loads(data),
             version,
         )
-    except ValueError as error:
-        raise CorruptionError("an object's row is damaged on disk", object_id=object_id) from error
+    except (ValueError, CorruptionError) as error:
+        # The host makes the row anew from its document, which the row is only a picture of.
+        raise CorruptionError(
+            "an object's row is damaged on disk", object_id=object_id, document_id=document_id
+        ) from error

@@ -38,6 +38,7 @@ _VERSION_1: Final[Migration] = (
         source TEXT,
         target TEXT,
         version INTEGER NOT NULL,
+        check_sum INTEGER NOT NULL,
         meta TEXT NOT NULL,
         data TEXT NOT NULL,
         UNIQUE (space, id)

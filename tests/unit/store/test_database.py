@@ -1,6 +1,7 @@
 import contextlib
 import os
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -212,6 +213,37 @@ def test_syncing_keeps_the_log_short(database: Database, tmp_path: Path) -> None
             put(database, "x" * 100_000)
         database.sync_wal()
     assert database.wal_bytes <= 2 * WAL_CHECKPOINT_BYTES
+
+
+def test_syncing_reaches_the_very_file_that_holds_the_commits_and_a_new_ones_name(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    directories: list[Path] = []
+    monkeypatch.setattr("dxos.store.database.sync_file", lambda descriptor: synced.append(os.fstat(descriptor).st_ino))
+    monkeypatch.setattr("dxos.store.database.sync_directory", directories.append)
+    put(database, "milk")
+    database.sync_wal()
+    database.sync_wal()
+    assert synced == [(tmp_path / "d.sqlite-wal").stat().st_ino] * 2
+    assert directories == [tmp_path]
+
+
+def test_a_worker_thread_syncs_while_the_loops_thread_commits(database: Database) -> None:
+    def sync() -> None:
+        for _ in range(20):
+            database.sync_wal()
+            database.checkpoint()
+
+    count = 0
+    with ThreadPoolExecutor(1) as threads:
+        syncing = threads.submit(sync)
+        while not syncing.done() or count < 100:
+            put(database, f"{count} " + "x" * 1000)
+            count += 1
+        syncing.result()
+    assert len(names(database)) == count
+    assert database.checkpoint()
 
 
 def test_a_failed_sync_is_final(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -123,6 +123,20 @@ def test_a_damaged_row_is_corruption_and_not_a_wrong_answer(store: ObjectStore, 
             store.select("space", query)
 
 
+def test_one_flipped_bit_in_a_row_is_found_and_putting_it_anew_repairs_it(
+    store: ObjectStore, database: Database
+) -> None:
+    store.put("space", [record("a", {"title": "milk"})])
+    database.run("UPDATE objects SET data = replace(data, 'milk', 'mild')")
+    with pytest.raises(CorruptionError) as caught:
+        store.get("space", "a")
+    assert caught.value.detail == {"object_id": "a", "document_id": "doc"}
+    store.put("space", [record("a", {"title": "milk"})])
+    database.run("UPDATE objects SET check_sum = check_sum + 1")
+    store.put("space", [record("a", {"title": "milk"})])
+    assert store.select("space", Equals(("title",), "milk"))[0].data == {"title": "milk"}
+
+
 def test_removed_rows_are_gone(store: ObjectStore) -> None:
     store.put("space", [record("a", {}), record("b", {})])
     assert store.remove("space", ["a", "x"]) == 1
