@@ -1,0 +1,1 @@
+"""What two connected peers speak: frames, channels, calls, extensions, and the invitation handshake; all pure."""
