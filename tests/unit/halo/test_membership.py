@@ -11,7 +11,7 @@ from dxos.halo.membership import MemberGraph, MemberUpdate
 from dxos.halo.roles import SpaceRole
 from dxos.keys import PublicKey
 
-A, B, C, D, E, F, G, H, I, J, K, L = (named(letter) for letter in "ABCDEFGHIJKL")
+A, B, C, D, E, F, G, H, I, J, K, L = (named(letter) for letter in "ABCDEFGHIJKL")  # noqa: E741
 OWNER, ADMIN, EDITOR, READER, REMOVED = (
     SpaceRole.OWNER,
     SpaceRole.ADMIN,
