@@ -17,12 +17,6 @@ class PublicKey:
 
     Identity, device, space and feed keys are 65 bytes (uncompressed P-256 points); topics, invitation and message ids
     are 32. The length is checked where a key is used to verify, not here, because the wire uses one type for all.
-
-    Args:
-        data: 1 to 128 bytes.
-
-    Raises:
-        InvalidKeyError: No bytes, or too many.
     """
 
     __slots__ = ("_data", "_hash")

@@ -13,8 +13,9 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from dxos.errors import DecodeError
-from dxos.wire.dialect import Json, from_timestamp, from_value, unpack_any
-from dxos.wire.proto import dialect_pb2, keys_pb2, timeframe_pb2, values_pb2
+from dxos.limits import VALUE_DEPTH_MAX
+from dxos.wire.dialect import Field, Json, from_timestamp, from_value, is_always, unpack_any
+from dxos.wire.proto import keys_pb2, timeframe_pb2, values_pb2
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -28,35 +29,40 @@ def to_canonical_json(message: Message) -> dict[str, Json]:
     """A message as the JSON object that is signed.
 
     Raises:
-        DecodeError: It holds an `Any` of an unknown type, or a time out of range.
+        DecodeError: It holds an `Any` of an unknown type, a time out of range, or is nested too deeply.
     """
+    return _message(message, 1)
+
+
+def _message(message: Message, depth: int) -> dict[str, Json]:
+    # An `Any` hides what it holds from the parser's own limit on nesting.
+    if depth > VALUE_DEPTH_MAX:
+        raise DecodeError("a message is nested too deeply", depth_max=VALUE_DEPTH_MAX)
     result: dict[str, Json] = {}
     for field in message.DESCRIPTOR.fields:
         if field.is_repeated:
-            result[field.camelcase_name] = [_field(field, item) for item in getattr(message, field.name)]
-        elif message.HasField(field.name):
-            result[field.camelcase_name] = _field(field, getattr(message, field.name))
-        elif field.GetOptions().Extensions[dialect_pb2.always] and field.type != FieldDescriptor.TYPE_ENUM:
+            result[field.camelcase_name] = [_field(field, item, depth) for item in getattr(message, field.name)]
+        elif message.HasField(field.name) or (is_always(field) and field.type != FieldDescriptor.TYPE_ENUM):
             # A missing enum stays undefined in 0.8.3, everything else gets its default.
-            result[field.camelcase_name] = _field(field, getattr(message, field.name))
+            result[field.camelcase_name] = _field(field, getattr(message, field.name), depth)
     return result
 
 
-def _field(field: FieldDescriptor, item: object) -> Json:
+def _field(field: Field, item: object, depth: int) -> Json:
     match item:
         case keys_pb2.PublicKey() | keys_pb2.PrivateKey():
             return item.data.hex()
         case values_pb2.Timestamp():
             return _iso(item)
         case values_pb2.Any():
-            return to_canonical_json(unpack_any(item))
+            return _message(unpack_any(item), depth + 1)
         case values_pb2.Struct():
             return {entry.key: from_value(entry.value) for entry in item.fields}
         case timeframe_pb2.TimeframeVector():
             frames = ((frame.feed_key.hex(), frame.seq) for frame in item.frames)
             return {f"{key[:4]}...{key[-4:]}": seq for key, seq in frames}
         case Message():
-            return to_canonical_json(item)
+            return _message(item, depth + 1)
         case bytes():
             return item.hex()
         case bool() | int() | float() | str():

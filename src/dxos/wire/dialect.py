@@ -7,10 +7,10 @@ this is needed and not a nicety.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from google.protobuf import descriptor_pool, message_factory
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import DecodeError as ForeignDecodeError
 from google.protobuf.message import Message
@@ -21,6 +21,9 @@ from dxos.limits import MESSAGE_BYTES_MAX, VALUE_DEPTH_MAX
 from dxos.wire.proto import credentials_pb2, dialect_pb2, invitations_pb2, keys_pb2, values_pb2  # noqa: F401
 
 M = TypeVar("M", bound=Message)
+# The library's own classes for these are one of two, by whether its fast half is present.
+Field = Any
+Descriptor = Any
 Json = None | bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"]
 
 # Per message type: the fields to complete, and those that may hold messages to complete.
@@ -76,6 +79,11 @@ def complete(message: Message) -> None:
             complete(getattr(message, name))
 
 
+def is_always(field: Field) -> bool:
+    """Whether 0.8.3 writes the field also when it is zero or missing."""
+    return bool(field.GetOptions().Extensions[dialect_pb2.always])
+
+
 def _plan(descriptor: Descriptor) -> _Plan:
     plan = _plans.get(descriptor.full_name)
     if plan is None:
@@ -83,7 +91,7 @@ def _plan(descriptor: Descriptor) -> _Plan:
         children: list[str] = []
         present: list[tuple[str, bool]] = []
         for field in descriptor.fields:
-            always = field.GetOptions().Extensions[dialect_pb2.always]
+            always = is_always(field)
             if field.type == FieldDescriptor.TYPE_MESSAGE:
                 if always and not field.is_repeated:
                     children.append(field.name)
