@@ -100,6 +100,8 @@ class BackgroundBlock(Generic[T]):
                     self._value, opened = value, True
                     self._opened.set()
                     await self._stop.wait()
+            if not self._closing:
+                raise ClosedError("The host ended by itself.")
         except Exception as raised:  # noqa: BLE001 - The top of a task: nobody above can act on it.
             error = _lone(raised)
             if opened and not self._closing:

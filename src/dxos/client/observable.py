@@ -223,6 +223,35 @@ class Source(MulticastObservable[T]):
         return f"<{type(self).__name__} {shown}, {len(self._subscribers)} subscribers>"
 
 
+@final
+class Signal(Generic[T]):
+    """Something that happens again and again, for any number of callbacks; nobody hears what was before."""
+
+    __slots__ = ("_callbacks",)
+
+    def __init__(self) -> None:
+        self._callbacks: dict[object, Next[T]] = {}
+
+    def subscribe(self, callback: Next[T]) -> Subscription:
+        """Have `callback` called from now on."""
+        mark = object()
+        self._callbacks[mark] = callback
+
+        def end() -> None:
+            self._callbacks.pop(mark, None)
+
+        return Subscription(end)
+
+    def emit(self, value: T) -> None:
+        """Call whoever is subscribed."""
+        for mark, callback in tuple(self._callbacks.items()):
+            if mark in self._callbacks:
+                call_logged(callback, value)
+
+    def __len__(self) -> int:
+        return len(self._callbacks)
+
+
 class _Subscriber(Generic[T]):
     __slots__ = ("_complete", "_error", "_next", "active")
 

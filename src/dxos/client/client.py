@@ -1,0 +1,404 @@
+"""`Client`: what an application holds: identity, spaces and network of one profile.
+
+    Client(config) ── initialize() ──▶ host and proxies in a background block ── destroy() ──▶ as before
+                            ▲                                                        │
+                            └──────────────── any number of times ◀──────────────────┘
+
+Everything but `config`, `services`, `status`, `version` and `initialized` exists between the two only.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed_version
+from types import TracebackType
+from typing import Any, Final, Self, final
+
+import anyio
+from anyio.abc import TaskGroup
+
+from dxos.client.background import BackgroundBlock
+from dxos.client.config import Config
+from dxos.client.halo import HaloProxy
+from dxos.client.invitations import AuthenticatingInvitation, InvitationsProxy
+from dxos.client.mesh import MeshProxy
+from dxos.client.observable import MulticastObservable, Source, reason
+from dxos.client.space import Space, SpaceList
+from dxos.errors import ClosedError, DxosError
+from dxos.halo.invitation import Invitation, InvitationEncoder
+from dxos.keys import PublicKey
+from dxos.services import contract
+from dxos.services.contract import Services, ServicesProvider, SpaceInfo, SystemStatus
+
+_log = logging.getLogger("dxos.client")
+
+
+def _version() -> str:
+    try:
+        return installed_version("dxos")
+    except PackageNotFoundError:
+        return "0"  # Run from a folder that was never installed.
+
+
+VERSION: Final = _version()
+
+
+@final
+class Client:
+    """A client of one profile.
+
+    As a block, `async with Client(config) as client:`, or by `initialize` and `destroy`; both work on asyncio and trio.
+
+    Args:
+        config: Settings; a mapping becomes a `Config`. None: in memory, without signalling servers.
+        services: Where the services come from. None: a host in this process.
+
+    Raises:
+        ConfigError: A wrong setting.
+    """
+
+    def __init__(
+        self, config: Config | Mapping[str, Any] | None = None, services: ServicesProvider | None = None
+    ) -> None:
+        self._config = config if isinstance(config, Config) else Config(config)
+        self._services = services
+        self._status: Source[SystemStatus | None] = Source(None)
+        self._lock: anyio.Lock | None = None
+        self._block: BackgroundBlock[_Runtime] | None = None
+        self._runtime: _Runtime | None = None
+        self._error: DxosError | None = None
+
+    # --- Before and after initialize ---
+
+    @property
+    def version(self) -> str:
+        """The version of this package."""
+        return VERSION
+
+    @property
+    def config(self) -> Config:
+        """The settings."""
+        return self._config
+
+    @property
+    def services(self) -> ServicesProvider:
+        """Where the services come from."""
+        if self._services is None:
+            # Not at the top: a client of a worker does not pay for the host.
+            from dxos.services.local import LocalServices
+
+            self._services = LocalServices(self._config)
+        return self._services
+
+    @property
+    def initialized(self) -> bool:
+        """Whether the client can be used."""
+        return self._runtime is not None
+
+    @property
+    def status(self) -> MulticastObservable[SystemStatus | None]:
+        """Whether the host works; None before `initialize`, after `destroy`, and when the host has failed."""
+        return self._status
+
+    @property
+    def error(self) -> DxosError | None:
+        """Why the host failed after `initialize`; None if it did not."""
+        return self._error
+
+    async def get_status(self) -> SystemStatus | None:
+        """The present status; an older face of `status`."""
+        return self._status.get()
+
+    async def initialize(self) -> None:
+        """Start the host, or connect to one, and wait until it works. Without effect when that is done.
+
+        Raises:
+            DxosError: What keeps the host from working, such as ProfileLockedError.
+
+        Cancelling leaves the client as it was before.
+        """
+        async with self._synchronized():
+            if self._runtime is not None:
+                return
+            await self._close()  # What is left of a host that failed.
+            self._error = None
+            block = BackgroundBlock(self._run, self._fail)
+            runtime = await block.open()
+            self._block = block
+            if self._error is None:
+                self._runtime = runtime
+            else:
+                raise self._error
+
+    async def destroy(self) -> None:
+        """Store what was changed and release everything; `initialize` brings it back. Without effect when closed.
+
+        Raises:
+            DxosError: What went wrong while the host closed.
+
+        Cancelling closes without storing what is not stored yet.
+        """
+        async with self._synchronized():
+            await self._close()
+
+    async def reset(self) -> None:
+        """Delete identity, keys and spaces of this profile from this device, and close.
+
+        Raises:
+            ClosedError: The client is not initialized.
+        """
+        runtime = self._require()
+        async with self._synchronized():
+            await runtime.services.system.reset()
+            await self._close()
+
+    async def __aenter__(self) -> Self:
+        await self.initialize()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.destroy()
+        if error is None and self._error is not None:
+            raise self._error
+
+    # --- While initialized ---
+
+    @property
+    def halo(self) -> HaloProxy:
+        """The identity."""
+        return self._require().halo
+
+    @property
+    def mesh(self) -> MeshProxy:
+        """The network."""
+        return self._require().mesh
+
+    @property
+    def spaces(self) -> SpaceList:
+        """The spaces of the identity."""
+        return self._require().spaces
+
+    @property
+    def echo(self) -> EchoFace:
+        """The older face of spaces."""
+        self._require()
+        return EchoFace(self)
+
+    async def create_space(self, properties: Mapping[str, Any] | None = None, /, **more: Any) -> Space:
+        """Create a space.
+
+        Args:
+            properties: What describes the space, above all its `name`.
+            more: Further properties.
+
+        Returns:
+            The space, READY.
+
+        Raises:
+            IdentityMissingError: This device has no identity yet.
+            InvalidValueError: A property that cannot be stored.
+        """
+        return await self._require().create_space({**(properties or {}), **more})
+
+    def get_space(self, key: str | PublicKey | None = None) -> Space | None:
+        """A space by its id or key; without one, the identity's default space. None if there is no such.
+
+        JavaScript makes a default space with each identity; this package does not, so `get_space()` is None unless
+        the identity has one from there.
+        """
+        spaces = self._require().spaces
+        return spaces.default if key is None else spaces.get(key)
+
+    def accept_invitation(self, invitation: Invitation | str) -> AuthenticatingInvitation:
+        """Accept an invitation to a space.
+
+        Args:
+            invitation: Decoded, or the code itself.
+
+        Returns:
+            An observable, at once. `authenticate` hands in the code; awaiting it gives the invitation with the space's
+            key, or raises why there is none.
+
+        Raises:
+            InvitationCodeError: Not a code.
+        """
+        runtime = self._require()
+        if isinstance(invitation, str):
+            invitation = InvitationEncoder.decode(invitation)
+        return runtime.invitations.accept(invitation)
+
+    def to_json(self) -> dict[str, Any]:
+        """The client as plain data, for people to read; keys are cut short."""
+        runtime = self._runtime
+        if runtime is None:
+            return {"initialized": False}
+        return {
+            "initialized": True,
+            "spaces": len(runtime.spaces),
+            "halo": runtime.halo.to_json(),
+            "mesh": runtime.mesh.to_json(),
+        }
+
+    def __repr__(self) -> str:
+        if self._runtime is None:
+            return f"<Client {'failed' if self._error is not None else 'closed'}>"
+        return f"<Client initialized {self._runtime.halo!r} {len(self._runtime.spaces)} spaces>"
+
+    # --- Inside ---
+
+    def _require(self) -> _Runtime:
+        if self._runtime is not None:
+            return self._runtime
+        if self._error is not None:
+            raise ClosedError(f"The host failed ({self._error}); call `initialize()` again.")
+        raise ClosedError("The client is not initialized: call `await client.initialize()`, or use `async with`.")
+
+    @asynccontextmanager
+    async def _synchronized(self) -> AsyncIterator[None]:
+        # Made here and not in the constructor, because a client may be made before there is an event loop.
+        lock = self._lock
+        if lock is None:
+            lock = self._lock = anyio.Lock()
+        try:
+            async with lock:
+                yield
+        finally:
+            if not lock.locked():
+                self._lock = None  # The next call may come in another event loop.
+
+    async def _close(self) -> None:
+        block, self._block, runtime, self._runtime = self._block, None, self._runtime, None
+        if block is None:
+            return
+        try:
+            await block.close()
+        finally:
+            if runtime is not None:
+                runtime.end(ClosedError("The client was closed."))
+            self._status._next(None)
+
+    @asynccontextmanager
+    async def _run(self) -> AsyncIterator[_Runtime]:
+        async with self.services as services, anyio.create_task_group() as tasks:
+            runtime = _Runtime(services, tasks)
+            try:
+                await runtime.open(self._status)
+                yield runtime
+                await runtime.drain()
+            finally:
+                runtime.end(ClosedError("The client was closed."))
+            tasks.cancel_scope.cancel()
+
+    def _fail(self, error: Exception) -> None:
+        """The host has ended by itself."""
+        self._error = reason(error)
+        runtime, self._runtime = self._runtime, None
+        if runtime is not None:
+            runtime.end(self._error)
+        self._status._next(None)
+
+
+class _Runtime:
+    """What exists between `initialize` and `destroy`."""
+
+    def __init__(self, services: Services, tasks: TaskGroup) -> None:
+        self.services, self._tasks = services, tasks
+        self.mesh = MeshProxy(services.network)
+        self.invitations = InvitationsProxy(services.invitations)
+        self.halo = HaloProxy(services, self.invitations, self._spawn)
+        self.spaces = SpaceList(self, self.halo._default_space_id)
+        self._by_id: dict[str, Space] = {}
+        self._streams: list[contract.Subscription] = []
+        self._ended = False
+
+    async def open(self, status: Source[SystemStatus | None]) -> None:
+        """Follow everything the host tells, and wait until it says that it works."""
+        self._streams.append(self.services.system.query_status(status._next))
+        await status.wait_for(lambda one: one is SystemStatus.ACTIVE)
+        self.mesh._open()
+        self.invitations.open()
+        self.halo._open()
+        self._streams.append(self.services.spaces.query_spaces(self._receive_spaces))
+
+    async def drain(self) -> None:
+        """Send what is not sent yet."""
+        for space in self._by_id.values():
+            await space.db.close()
+
+    def end(self, error: DxosError) -> None:
+        """Stop following, and say so to whoever follows this."""
+        if self._ended:
+            return
+        self._ended = True
+        for stream in self._streams:
+            stream.unsubscribe()
+        self.invitations.close(error)
+        for space in self._by_id.values():
+            space._end(error)
+        self.halo._close()
+        self.mesh._close()
+        self.spaces._complete()
+
+    async def create_space(self, properties: Mapping[str, Any] | None = None, /, **more: Any) -> Space:
+        """Create a space and wait until it is ready."""
+        info = await self.services.spaces.create_space({**(properties or {}), **more})
+        space = self._by_id.get(info.id)
+        if space is None:
+            self._receive_spaces((*(one.info for one in self._by_id.values()), info))
+            space = self._by_id[info.id]
+        return await space.wait_until_ready()
+
+    def accept_invitation(self, invitation: Invitation | str) -> AuthenticatingInvitation:
+        """Accept an invitation, decoded or not."""
+        if isinstance(invitation, str):
+            invitation = InvitationEncoder.decode(invitation)
+        return self.invitations.accept(invitation)
+
+    def _receive_spaces(self, infos: tuple[SpaceInfo, ...]) -> None:
+        present = {info.id for info in infos}
+        for gone in [one for one in self._by_id if one not in present]:
+            self._by_id.pop(gone)._end(ClosedError("The space is gone from this device."))
+        for info in infos:
+            if info.id not in self._by_id:
+                self._by_id[info.id] = Space(info, self.services, self.invitations, self._spawn)
+        # In the list before their states change, so that whoever hears of a state finds the space.
+        spaces = tuple(self._by_id[info.id] for info in infos)
+        for info in infos:
+            self._by_id[info.id]._receive(info)
+        self.spaces._next(spaces)
+
+    def _spawn(self, function: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        if not self._ended:
+            self._tasks.start_soon(function)
+
+
+@final
+class EchoFace:
+    """`client.echo`: the spaces, under the names of the first releases."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    async def create_space(self, properties: Mapping[str, Any] | None = None, /, **more: Any) -> Space:
+        """The same as `client.create_space`."""
+        return await self._client.create_space(properties, **more)
+
+    def query_spaces(self) -> SpaceList:
+        """The same as `client.spaces`: an object with `value` and `subscribe`."""
+        return self._client.spaces
+
+    def get_space(self, key: str | PublicKey | None = None) -> Space | None:
+        """The same as `client.get_space`."""
+        return self._client.get_space(key)
+
+    def accept_invitation(self, invitation: Invitation | str) -> AuthenticatingInvitation:
+        """The same as `client.accept_invitation`."""
+        return self._client.accept_invitation(invitation)
+
+    def __repr__(self) -> str:
+        return f"<EchoFace {self._client!r}>"

@@ -1,0 +1,518 @@
+"""`Database`: the objects of one space, read and changed at once here, and sent to the host once per turn.
+
+    edit ──▶ object is dirty ──▶ (next turn) one update with every dirty object ──▶ answer: the host's rows
+                └── a strong reference, so that nothing unsent is lost; other objects are known weakly, by id
+
+A refused update takes back all edits it held, and is raised by the next `flush`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, final
+from weakref import WeakValueDictionary
+
+import anyio
+
+from dxos.client.object import Core, EchoObject, core_of, object_of, plain, references_in, set_deleted
+from dxos.client.observable import Subscription, call_logged
+from dxos.echo.query import And, Deleted, Equals, Everything, Filter, Order, matches, select
+from dxos.echo.query import Query as PlainQuery
+from dxos.echo.rows import ObjectRow
+from dxos.errors import ClosedError, DxosError, ObjectNotFoundError, UsageError
+from dxos.keys.ids import is_object_id
+from dxos.services import contract
+from dxos.services.contract import DataService, ObjectState, QueryService
+
+Spawn = Callable[[Callable[[], Coroutine[Any, Any, None]]], None]
+
+_log = logging.getLogger("dxos.client")
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class QueryUpdate:
+    """What a query's subscriber is told."""
+
+    objects: tuple[EchoObject, ...]  # All results now, in the query's order.
+    added: tuple[EchoObject, ...] = ()
+    removed: tuple[EchoObject, ...] = ()
+    changed: tuple[EchoObject, ...] = ()  # Results before and now, with another content.
+
+
+@final
+class Database:
+    """The objects of one space.
+
+    Args:
+        space_id: Of the space.
+        data, query: The services.
+        spawn: Starts a task that ends with the client.
+        gate: Raises if nothing can be written to the space now.
+    """
+
+    def __init__(
+        self, space_id: str, data: DataService, query: QueryService, spawn: Spawn, gate: Callable[[], None]
+    ) -> None:
+        self._space_id, self._data, self._query, self._spawn, self._gate = space_id, data, query, spawn, gate
+        self._objects: WeakValueDictionary[str, EchoObject] = WeakValueDictionary()
+        self._unsent: dict[str, EchoObject] = {}
+        self._sending = False
+        self._idle: anyio.Event | None = None
+        self._failure: DxosError | None = None
+        self._rows: contract.Subscription | None = None
+        self._live: set[_LiveQuery] = set()
+        self._closed = False
+
+    @property
+    def space_id(self) -> str:
+        """The id of the space."""
+        return self._space_id
+
+    # --- Changing ---
+
+    def add(self, value: Mapping[str, Any] | EchoObject) -> EchoObject:
+        """Add an object, or bring a removed one back; what it refers to is added with it.
+
+        Args:
+            value: Properties, or an object made before.
+
+        Returns:
+            The object; the same one if it was one. It is durable after the next `flush`.
+
+        Raises:
+            InvalidValueError: A value that cannot be stored; names where it is.
+            NotAllowedError: This identity may only read.
+        """
+        target = value if isinstance(value, EchoObject) else EchoObject(value)
+        core = core_of(target)
+        if core.home is self:
+            set_deleted(target, False)
+            return target
+        if core.home is not None:
+            raise UsageError("This object belongs to another space; add a copy of it: `db.add(obj.to_dict())`.")
+        self.check_writable()
+        core.home, core.creating, core.state, core.under_way = self, True, None, False
+        self._objects[core.object_id] = target
+        self.edited(target)
+        for other in tuple(core.references.values()):
+            if core_of(other).home is None:
+                self.add(other)
+        return target
+
+    def remove(self, target: EchoObject) -> None:
+        """Remove an object: it disappears from queries, and `add` brings it back.
+
+        Raises:
+            ObjectNotFoundError: It is not in this space.
+        """
+        if core_of(target).home is not self:
+            raise ObjectNotFoundError(f"Object {target.id} is not in this space.")
+        set_deleted(target, True)
+
+    async def flush(self) -> None:
+        """Return when everything changed before is durable on the disk of this device.
+
+        Raises:
+            DxosError: What the host refused since the last flush, such as StorageFullError; those edits are undone.
+
+        Cancelling is safe: the edits go on being sent.
+        """
+        await self._settle()
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+        await self._data.flush(self._space_id)
+
+    # --- Reading ---
+
+    async def get(self, object_id: str) -> EchoObject:
+        """An object by its id, also a removed one.
+
+        Raises:
+            ObjectNotFoundError: No such object in this space.
+        """
+        found = self._objects.get(object_id)
+        if found is not None and core_of(found).loaded:
+            return found
+        if is_object_id(object_id):
+            (found,) = (*await self._fetch([object_id]), None)[:1]
+            if found is not None:
+                await self._fetch_references([found])
+                return found
+        raise ObjectNotFoundError(f"There is no object {object_id:.80} in this space.")
+
+    def get_object_by_id(self, object_id: str) -> EchoObject | None:
+        """An object that this process holds already: added, queried or loaded before; None for others or removed ones.
+
+        As in the original, this asks nobody; `get` does.
+        """
+        found = self._objects.get(object_id)
+        if found is None or not core_of(found).loaded or core_of(found).deleted:
+            return None
+        return found
+
+    def query(self, wanted: Filter | PlainQuery | Mapping[str, Any] | None = None, /, **equalities: Any) -> Query:
+        """Ask for objects, by a filter of `dxos.echo.query`, by the values of properties, or both.
+
+        Args:
+            wanted: A filter, a whole query, or a mapping of property names and values.
+            equalities: Property names and values; an object stands for a reference to it.
+        """
+        base = wanted if isinstance(wanted, PlainQuery) else PlainQuery()
+        filters: list[Filter] = [] if isinstance(base.filter, Everything) else [base.filter]
+        if isinstance(wanted, Mapping):
+            equalities = {**wanted, **equalities}
+        elif wanted is not None and not isinstance(wanted, PlainQuery):
+            filters.append(wanted)
+        filters += [Equals((name,), plain(value, None)) for name, value in equalities.items()]
+        joined = filters[0] if len(filters) == 1 else And(tuple(filters)) if filters else Everything()
+        return Query(self, replace(base, filter=joined))
+
+    # --- For objects ---
+
+    def check_writable(self) -> None:
+        """Raise if nothing can be written now."""
+        if self._closed:
+            raise ClosedError("The client was closed; call `initialize()` and get the object again.")
+        self._gate()
+
+    def edited(self, target: EchoObject) -> None:
+        """Send the edits of this object in the next turn."""
+        self._unsent[target.id] = target
+        if not self._sending:
+            self._sending = True
+            self._spawn(self._send)
+
+    def refer(self, object_id: str) -> EchoObject:
+        """The object of that id; if it is not here yet it is asked for, and lacks its properties until then."""
+        found = self._objects.get(object_id)
+        if found is None:
+            core = Core(object_id, {})
+            core.home, core.loaded = self, False
+            found = self._objects[object_id] = object_of(core)
+            if not self._closed:
+                self._spawn(lambda: self._prefetch(object_id))
+        return found
+
+    async def load(self, target: EchoObject) -> None:
+        """Ask the host for the properties of an object."""
+        if not await self._fetch([target.id]):
+            core_of(target).missing = True
+
+    async def _prefetch(self, object_id: str) -> None:
+        target = self._objects.get(object_id)
+        if target is not None and not core_of(target).loaded:
+            try:
+                await self.load(target)
+            except DxosError as error:
+                _log.debug("object %s could not be loaded ahead: %s", object_id, error)
+
+    # --- For the space ---
+
+    def open(self) -> None:
+        """Follow the host's rows."""
+        if self._rows is None and not self._closed:
+            self._rows = self._data.subscribe(self._space_id, self._receive)
+
+    def pause(self) -> None:
+        """Stop following them: the space is closed."""
+        rows, self._rows = self._rows, None
+        if rows is not None:
+            rows.unsubscribe()
+
+    async def refresh(self) -> None:
+        """Catch up on what changed while nothing was followed."""
+        await self._fetch([one.id for one in list(self._objects.values()) if core_of(one).state is not None])
+
+    async def close(self) -> None:
+        """Send what is unsent, then never again."""
+        await self._settle()
+        self._closed = True
+        self.pause()
+        if self._failure is not None:
+            _log.warning("Edits of space %s were refused and nobody flushed: %s", self._space_id, self._failure)
+
+    async def _settle(self) -> None:
+        while self._sending:
+            if self._idle is None:
+                self._idle = anyio.Event()
+            await self._idle.wait()
+
+    # --- Sending ---
+
+    async def _send(self) -> None:
+        try:
+            while self._unsent:
+                batch = list(self._unsent.values())
+                self._unsent.clear()
+                await self._send_batch(batch)
+        finally:
+            # Cancelled with edits unsent: the client is closing, and says so to whoever flushes.
+            if self._unsent:
+                self._failure = self._failure or ClosedError("The client was closed before these edits were stored.")
+            self._sending = False
+            idle, self._idle = self._idle, None
+            if idle is not None:
+                idle.set()
+
+    async def _send_batch(self, batch: list[EchoObject]) -> None:
+        edits = [core_of(target).take() for target in batch]
+        self._tell(batch)
+        try:
+            states = await self._data.update(self._space_id, edits)
+        except DxosError as error:
+            _log.warning("Edits of %d objects of space %s were refused: %s", len(batch), self._space_id, error)
+            self._failure = self._failure or error
+            for target in batch:
+                self._unsent.pop(target.id, None)
+            changed = [target for target in batch if core_of(target).roll_back()]
+            for target in changed:
+                if core_of(target).home is None:
+                    self._objects.pop(target.id, None)
+        else:
+            changed = [target for target, state in zip(batch, states, strict=True) if core_of(target).settle(state)]
+        self._tell(changed)
+
+    # --- Receiving ---
+
+    def _receive(self, states: tuple[ObjectState, ...]) -> None:
+        known, strange = [], []
+        for state in states:
+            target = self._objects.get(state.row.object_id)
+            if target is None:
+                strange.append(state)
+            elif core_of(target).receive(state):
+                known.append(target)
+        # An object nobody holds is made only if a query wants it.
+        for state in strange:
+            if any(query.wants(state.row) for query in self._live):
+                known.append(self._hold(state))
+        self._tell(known)
+
+    def _hold(self, state: ObjectState) -> EchoObject:
+        target = self._objects.get(state.row.object_id)
+        if target is None:
+            core = Core(state.row.object_id, {})
+            core.home, core.loaded = self, False
+            target = self._objects[core.object_id] = object_of(core)
+        core_of(target).receive(state)
+        return target
+
+    def _tell(self, changed: Sequence[EchoObject]) -> None:
+        for target in changed:
+            core_of(target).changed.emit(target)
+        if changed:
+            for query in list(self._live):
+                query.consider(changed)
+
+    async def _fetch(self, object_ids: Sequence[str]) -> list[EchoObject]:
+        if not object_ids:
+            return []
+        return self._merge(await self._data.get(self._space_id, object_ids))
+
+    def _merge(self, states: Iterable[ObjectState]) -> list[EchoObject]:
+        """Objects for the host's states; who holds them hears of what is new in them."""
+        result, changed = [], []
+        for state in states:
+            target = self._objects.get(state.row.object_id)
+            if target is None:
+                result.append(self._hold(state))
+                continue
+            result.append(target)
+            if core_of(target).receive(state):
+                changed.append(target)
+        self._tell(changed)
+        return result
+
+    async def execute(self, query: PlainQuery) -> list[EchoObject]:
+        """The objects that a query finds, own edits included."""
+        await self._settle()
+        found = self._merge(await self._query.execute(self._space_id, query))
+        await self._fetch_references(found)
+        return found
+
+    async def _fetch_references(self, sources: Iterable[EchoObject]) -> None:
+        """Load what these refer to, one step far, so that reading a reference finds the object."""
+        wanted: dict[str, EchoObject] = {}
+        for source in sources:
+            core = core_of(source)
+            for object_id in references_in(core.data):
+                if object_id not in core.references:
+                    target = self._objects.get(object_id)
+                    if target is None:
+                        shell = Core(object_id, {})
+                        shell.home, shell.loaded = self, False
+                        target = self._objects[object_id] = object_of(shell)
+                    core.references[object_id] = target
+                if not core_of(core.references[object_id]).loaded:
+                    wanted[object_id] = core.references[object_id]
+        if wanted:
+            await self._fetch(list(wanted))
+            for target in wanted.values():
+                if not core_of(target).loaded:
+                    core_of(target).missing = True
+
+    async def count(self, query: PlainQuery) -> int:
+        """How many objects a query finds, own edits included."""
+        await self._settle()
+        return await self._query.count(self._space_id, query)
+
+    def follow(self, query: PlainQuery, callback: Callable[[QueryUpdate], object]) -> Subscription:
+        """Tell `callback` of a query's results, now and after each change."""
+        if self._closed:
+            raise ClosedError("The client was closed.")
+        live = _LiveQuery(self, query, callback)
+        self._live.add(live)
+        self._spawn(live.begin)
+
+        def end() -> None:
+            live.active = False
+            self._live.discard(live)
+
+        return Subscription(end)
+
+    def __repr__(self) -> str:
+        return f"<Database {self._space_id[:8]} {len(self._objects)} objects held, {len(self._unsent)} unsent>"
+
+
+@final
+class Query:
+    """A question to the database; immutable, and nothing is asked before `run`, `first`, `count` or `subscribe`."""
+
+    __slots__ = ("_database", "_query")
+
+    def __init__(self, database: Database, query: PlainQuery) -> None:
+        self._database, self._query = database, query
+
+    def order_by(self, *names: str, descending: bool = False) -> Query:
+        """The same objects, sorted by properties; a dot goes into nested maps: `shop.aisle`."""
+        orders = tuple(Order(tuple(name.split(".")), descending) for name in names)
+        return Query(self._database, replace(self._query, order=(*self._query.order, *orders)))
+
+    def limit(self, count: int) -> Query:
+        """At most so many of the same objects."""
+        return Query(self._database, replace(self._query, limit=count))
+
+    def offset(self, count: int) -> Query:
+        """Without the first so many."""
+        return Query(self._database, replace(self._query, offset=count))
+
+    def deleted(self, which: Deleted) -> Query:
+        """With removed objects ("include"), or of them alone ("only")."""
+        return Query(self._database, replace(self._query, deleted=which))
+
+    async def run(self) -> list[EchoObject]:
+        """All results, own edits included; what they refer to is loaded too."""
+        return await self._database.execute(self._query)
+
+    async def first(self) -> EchoObject | None:
+        """The first result, or None."""
+        limit = 1 if self._query.limit is None else min(self._query.limit, 1)
+        return next(iter(await self._database.execute(replace(self._query, limit=limit))), None)
+
+    async def count(self) -> int:
+        """How many results there are."""
+        return await self._database.count(self._query)
+
+    def __aiter__(self) -> AsyncIterator[EchoObject]:
+        return _Results(self)
+
+    def subscribe(self, callback: Callable[[QueryUpdate], object]) -> Subscription:
+        """Have `callback` called with the results soon, and again after each change of them, whoever made it.
+
+        Only changed objects are looked at; own edits of one turn make one call.
+        """
+        return self._database.follow(self._query, callback)
+
+    def __repr__(self) -> str:
+        return f"<Query {self._query!r:.100}>"
+
+
+@final
+class _Results(AsyncIterator[EchoObject]):
+    """Results one by one; no generator, which trio complains about when a loop is left early."""
+
+    def __init__(self, query: Query) -> None:
+        self._query = query
+        self._rest: Iterator[EchoObject] | None = None
+
+    async def __anext__(self) -> EchoObject:
+        if self._rest is None:
+            self._rest = iter(await self._query.run())
+        for target in self._rest:
+            return target
+        raise StopAsyncIteration
+
+
+@final
+class _LiveQuery:
+    """One subscription: the matches, and the results, which are a part of them where there is a limit."""
+
+    def __init__(self, database: Database, query: PlainQuery, callback: Callable[[QueryUpdate], object]) -> None:
+        self._database, self._query, self._callback = database, query, callback
+        self._matches: dict[str, EchoObject] = {}
+        self._results: tuple[EchoObject, ...] = ()
+        self._begun = False
+        self._early: dict[str, EchoObject] = {}  # Changed before the first results were there.
+        self.active = True
+
+    async def begin(self) -> None:
+        """Ask the host once; from there on only changes matter."""
+        try:
+            found = await self._database.execute(replace(self._query, limit=None, offset=0))
+        except DxosError as error:
+            # The space was closed in between; when it opens, its rows come as changes.
+            _log.warning("A query could not be followed from its start: %s", error)
+            found = []
+        if not self.active:
+            return
+        self._begun = True
+        candidates = {target.id: target for target in found} | self._early
+        self._early = {}
+        self._matches = {one.id: one for one in candidates.values() if self.wants(core_of(one).row())}
+        self._results = self._select()
+        call_logged(self._callback, QueryUpdate(self._results, added=self._results))
+
+    def wants(self, row: ObjectRow) -> bool:
+        """Whether the query matches a row."""
+        deleted = self._query.deleted
+        return (deleted == "include" or row.deleted == (deleted == "only")) and matches(self._query.filter, row)
+
+    def consider(self, changed: Sequence[EchoObject]) -> None:
+        """Look at changed objects, and tell the subscriber if the results are others now."""
+        if not self._begun:
+            self._early.update((target.id, target) for target in changed)
+            return
+        touched = set()
+        for target in changed:
+            core = core_of(target)
+            if core.home is self._database and core.loaded and self.wants(core.row()):
+                self._matches[target.id] = target
+                touched.add(target.id)
+            elif self._matches.pop(target.id, None) is not None:
+                touched.add(target.id)
+        if not touched:
+            return
+        before = {target.id: target for target in self._results}
+        self._results = self._select()
+        now = {target.id for target in self._results}
+        update = QueryUpdate(
+            self._results,
+            added=tuple(target for target in self._results if target.id not in before),
+            removed=tuple(target for one, target in before.items() if one not in now),
+            changed=tuple(target for target in self._results if target.id in touched and target.id in before),
+        )
+        if self.active and (update.added or update.removed or update.changed):
+            call_logged(self._callback, update)
+
+    def _select(self) -> tuple[EchoObject, ...]:
+        query = self._query
+        if not query.order and query.limit is None and not query.offset:
+            return tuple(self._matches[one] for one in sorted(self._matches))
+        rows = (core_of(target).row() for target in self._matches.values())
+        # Whether they match is known already.
+        chosen = select(replace(query, filter=Everything(), deleted="include"), rows)
+        return tuple(self._matches[row.object_id] for row in chosen)
