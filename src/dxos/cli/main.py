@@ -1,0 +1,73 @@
+"""The command `dx`: its groups of commands, and what a wrong command line answers."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+import typer
+
+from dxos.cli import identity, signal, space
+from dxos.cli import object as objects
+from dxos.cli.command import take_common
+from dxos.cli.output import Output
+from dxos.cli.session import Surroundings
+
+WRONG_ARGUMENTS: Final = 2
+
+app: Final = typer.Typer(
+    name="dx",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.callback()(take_common)
+app.add_typer(signal.app, name="signal")
+app.add_typer(identity.app, name="identity")
+app.add_typer(space.app, name="space")
+app.add_typer(objects.app, name="object")
+
+
+@app.command("version")
+def show_version() -> None:
+    """Print the version of this package."""
+    from dxos import __version__
+
+    typer.echo(__version__)
+
+
+def main(arguments: Sequence[str] | None = None, surroundings: Surroundings | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: What follows `dx`; None: the process's.
+        surroundings: What the command takes from outside its arguments.
+
+    Returns:
+        The exit code: 0 done, 1 failed, 2 wrong arguments, 130 interrupted.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = app(given, prog_name="dx", standalone_mode=False, obj=surroundings)
+    except (typer.Abort, KeyboardInterrupt):
+        return 130
+    except Exception as error:
+        # Typer brings the library that parses arguments along, under a name that differs between versions.
+        if not hasattr(error, "format_message"):
+            raise
+        message = error.format_message()
+        if message:
+            Output(json="--json" in given).error("usage.arguments", f"{message} Try: dx {_command(given)}--help")
+        return WRONG_ARGUMENTS
+    return code if isinstance(code, int) else 0
+
+
+def _command(given: Sequence[str]) -> str:
+    """The group and the command that were asked for, as far as there are such."""
+    words = [word for word in given if not word.startswith("-")]
+    group = {one.name: one.typer_instance for one in app.registered_groups}.get(words[0] if words else "")
+    if group is None:
+        return ""
+    names = {one.name for one in group.registered_commands}
+    return f"{words[0]} {words[1]} " if len(words) > 1 and words[1] in names else f"{words[0]} "

@@ -1,0 +1,193 @@
+"""`dx space share`: the host's side of an invitation, from the code to the guest who has everything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final, final
+
+import anyio
+
+from dxos.cli.connection import network_watched, wait_until_synced
+from dxos.cli.output import Output, plural
+from dxos.cli.session import Session
+from dxos.limits import INVITATION_ATTEMPTS_MAX
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from dxos.client.client import Client
+    from dxos.client.invitations import CancellableInvitation
+    from dxos.client.space import Space
+    from dxos.halo.invitation import Invitation
+    from dxos.services.contract import SpaceMember
+
+# How long we stay for a guest who was admitted: without us, nobody could give it the space's content.
+_HAND_OVER_S_MAX: Final = 60.0
+_MINUTE_S: Final = 60
+_HOUR_S: Final = 3_600
+
+
+class Role(StrEnum):
+    """The roles a guest may be given."""
+
+    ADMIN = "admin"
+    EDITOR = "editor"
+    READER = "reader"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What an invitation is to be like."""
+
+    authenticated: bool  # Whether the guest needs an authentication code.
+    multi_use: bool
+    lifetime_s: int
+    timeout_s: float
+    role: Role
+
+
+async def share(session: Session, client: Client, space: Space, terms: Terms, *, qr: bool | None) -> None:
+    """Host an invitation until its guest is admitted and has the space's content; cancelling cancels it."""
+    from dxos.halo.invitation import AuthMethod
+    from dxos.halo.roles import SpaceRole
+
+    known = {one.identity_key for one in space.members.get()}
+    invitation = space.create_invitation(
+        auth_method=AuthMethod.SHARED_SECRET if terms.authenticated else AuthMethod.NONE,
+        multi_use=terms.multi_use,
+        lifetime_s=terms.lifetime_s,
+        timeout_s=terms.timeout_s,
+        # Whoever sees that the command was killed takes the code for dead.
+        persistent=False,
+        role=SpaceRole[terms.role.name],
+    )
+    try:
+        await invitation.wait_for(lambda it: it.state.name != "INIT")
+        _print_code(session.output, space, invitation.get(), invitation.code, qr=qr)
+        async with network_watched(session, client):
+            await _admit_guests(session, client, space, invitation, known, multi_use=terms.multi_use)
+    except anyio.get_cancelled_exc_class():
+        with anyio.CancelScope(shield=True):
+            await invitation.cancel()
+        session.output.say("The invitation is cancelled; its code admits nobody.")
+        raise
+
+
+async def _admit_guests(
+    session: Session,
+    client: Client,
+    space: Space,
+    invitation: CancellableInvitation,
+    known: set[Any],
+    *,
+    multi_use: bool,
+) -> None:
+    output, failures = session.output, 0
+    with output.progress() as progress:
+
+        def greet(members: tuple[SpaceMember, ...]) -> None:
+            for one in members:
+                if one.identity_key not in known and one.role.is_member:
+                    known.add(one.identity_key)
+                    _print_admitted(output, one)
+
+        subscription = space.members.subscribe(greet)
+        try:
+            progress(_waiting_sentence("CONNECTING"))
+            async for value in invitation:
+                _print_state(output, value.state.name)
+                progress(_waiting_sentence(value.state.name))
+                if invitation.failures > failures:
+                    failures = invitation.failures
+                    left = INVITATION_ATTEMPTS_MAX - failures
+                    output.say(f"The guest gave a wrong code; {plural(left, 'attempt')} left.")
+            await invitation
+            progress("Handing over the space's content …")
+            await space.members.wait_for(lambda _: len(known) > 1, timeout_s=_HAND_OVER_S_MAX)
+            handed_over = await wait_until_synced(client, space, _HAND_OVER_S_MAX)
+        finally:
+            subscription.unsubscribe()
+    if handed_over:
+        output.say("The guest has the space's content.")
+    else:
+        output.say("The guest went offline before it had everything; keep this profile online: dx space watch")
+
+
+def _print_code(output: Output, space: Space, invitation: Invitation, code: str, *, qr: bool | None) -> None:
+    command = f"dx space join {code}"
+    document = {
+        "event": "invitation",
+        "space": space.id,
+        "code": code,
+        "auth_code": invitation.auth_code,
+        "command": command,
+    }
+    if qr or (qr is None and output.is_terminal and not output.json):
+        _print_qr_code(output, code)
+
+    def render(_: object) -> RenderableType:
+        from rich.text import Text
+
+        text = Text.assemble("On the other side, type:\n\n", (command, "cyan"), "\n", overflow="fold")
+        if invitation.auth_code is not None:
+            text.append("\nand there, when asked, the authentication code: ")
+            text.append(invitation.auth_code, "bold green")
+            text.append("\nTell it by another way than the invitation: by voice, for instance.\n")
+        if invitation.lifetime_s:
+            text.append(f"The invitation is good for {_duration(invitation.lifetime_s)}; Ctrl-C cancels it.")
+        return text
+
+    output.result(document, render)
+
+
+def _print_qr_code(output: Output, code: str) -> None:
+    import io
+    import shutil
+
+    import segno
+
+    drawn = io.StringIO()
+    picture = segno.make(code, error="l", micro=False)
+    width, _ = picture.symbol_size()
+    if width > shutil.get_terminal_size().columns:
+        output.say("(The terminal is too narrow for the QR code.)")
+        return
+    picture.terminal(out=drawn, compact=True)
+    output.draw(drawn.getvalue())
+
+
+def _print_state(output: Output, state: str) -> None:
+    if output.json:
+        output.result({"event": "state", "state": state}, repr)
+
+
+def _print_admitted(output: Output, member: SpaceMember) -> None:
+    from dxos.cli.output import line
+
+    output.result(
+        {
+            "event": "admitted",
+            "name": member.profile.display_name,
+            "role": member.role.name,
+            "did": member.did,
+            "key": member.identity_key.hex,
+        },
+        line(lambda it: f"{it['name'] or it['did']} is in the space, as {it['role']}."),
+    )
+
+
+def _waiting_sentence(state: str) -> str:
+    return {
+        "CONNECTED": "A guest is connecting …",
+        "READY_FOR_AUTHENTICATION": "A guest is here; waiting for the authentication code …",
+        "AUTHENTICATING": "Checking the authentication code …",
+        "SUCCESS": "Admitted.",
+    }.get(state, "Waiting for a guest …")
+
+
+def _duration(seconds: int) -> str:
+    if seconds >= 2 * _HOUR_S:
+        return plural(round(seconds / _HOUR_S), "hour")
+    return plural(round(seconds / _MINUTE_S), "minute") if seconds >= 2 * _MINUTE_S else plural(seconds, "second")
