@@ -34,7 +34,7 @@ class Subscription(Protocol):
         ...
 
 
-# --- System and network -----------------------------------------------------------------------------------------------
+# --- System and network ----------------------------------------------------------------------------------------------
 
 
 class SystemStatus(IntEnum):
@@ -50,7 +50,7 @@ class SystemService(Protocol):
     def query_status(self, next: Next[SystemStatus]) -> Subscription: ...
 
     async def reset(self) -> None:
-        """Wipe the profile's storage: identity, keys, spaces. The host is closed when this returns."""
+        """Wipe the profile's storage, identity, keys and spaces, as soon as the provider is closed, which is next."""
         ...
 
 
@@ -99,7 +99,7 @@ class NetworkService(Protocol):
         ...
 
 
-# --- Identity -----------------------------------------------------------------------------------------------------------
+# --- Identity --------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +203,7 @@ class ContactsService(Protocol):
     def query_contacts(self, next: Next[tuple[Contact, ...]]) -> Subscription: ...
 
 
-# --- Invitations --------------------------------------------------------------------------------------------------------
+# --- Invitations -----------------------------------------------------------------------------------------------------
 
 
 class InvitationSide(Enum):
@@ -261,7 +261,7 @@ class InvitationsService(Protocol):
     def query_invitations(self, next: Next[InvitationsState]) -> Subscription: ...
 
 
-# --- Spaces -------------------------------------------------------------------------------------------------------------
+# --- Spaces ----------------------------------------------------------------------------------------------------------
 
 
 class SpaceState(IntEnum):
@@ -311,7 +311,6 @@ class SpaceInfo:
     role: SpaceRole = SpaceRole.INVALID  # Of this identity.
     properties_id: str | None = None  # The object that holds the space's name; None until READY.
     cached_name: str | None = None  # Known before the space is open.
-    object_count: int = 0
     synced: bool = True  # False while documents that a connected peer has are still missing here.
     refused_changes: int = 0  # Changes dropped because their sender is a READER.
     error: DxosError | None = None
@@ -354,7 +353,7 @@ class SpacesService(Protocol):
     async def query_credentials(self, space_id: str) -> list[CredentialInfo]: ...
 
 
-# --- Data ---------------------------------------------------------------------------------------------------------------
+# --- Data ------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -423,7 +422,7 @@ class QueryService(Protocol):
     async def count(self, space_id: str, query: Query) -> int: ...
 
 
-# --- Provider -----------------------------------------------------------------------------------------------------------
+# --- Provider --------------------------------------------------------------------------------------------------------
 
 
 class Services(Protocol):
@@ -452,8 +451,8 @@ class Services(Protocol):
 class ServicesProvider(Protocol):
     """Where a client gets its services from; may be opened and closed again any number of times.
 
-    `async with provider as services:` opens it: starts the host, or connects to one. The body is cancelled, and an error
-    of the tree raised, if the host fails.
+    `async with provider as services:` opens it: starts the host, or connects to one. The body is cancelled, and an
+    error of the tree raised, if the host fails.
     """
 
     async def __aenter__(self) -> Services: ...
@@ -461,5 +460,3 @@ class ServicesProvider(Protocol):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None: ...
-
-

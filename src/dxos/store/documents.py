@@ -105,7 +105,7 @@ class DocumentStore:
     def heads(self, document_id: str) -> Heads | None:
         """The document's heads in the order they were given; None for an unknown one or one in quarantine."""
         found = self._database.row("SELECT heads FROM documents WHERE id = ? AND quarantine IS NULL", (document_id,))
-        return None if found is None else _unpack(found[0])
+        return None if found is None else unpack_heads(found[0])
 
     def all_heads(self, space_id: str) -> dict[str, Heads]:
         """The heads of every document of the space that is not in quarantine."""
@@ -114,7 +114,7 @@ class DocumentStore:
             " AND space = (SELECT number FROM spaces WHERE id = ?)",
             (space_id,),
         )
-        return {document_id: _unpack(packed) for document_id, packed in rows}
+        return {document_id: unpack_heads(packed) for document_id, packed in rows}
 
     def ids(self, space_id: str) -> list[str]:
         """Every document of the space, those in quarantine too, in the order they were stored."""
@@ -131,6 +131,15 @@ class DocumentStore:
             (document_id,),
         )
         return None if found is None else str(found[0])
+
+    def entry(self, document_id: str) -> tuple[str, Heads] | None:
+        """Space and heads of a document; None for an unknown one or one in quarantine."""
+        found = self._database.row(
+            "SELECT spaces.id, heads FROM documents JOIN spaces ON spaces.number = documents.space"
+            " WHERE documents.id = ? AND quarantine IS NULL",
+            (document_id,),
+        )
+        return None if found is None else (str(found[0]), unpack_heads(found[1]))
 
     def exists(self, document_id: str) -> bool:
         """Whether the document is stored, in quarantine or not."""
@@ -200,7 +209,7 @@ def _pack(heads: Sequence[bytes]) -> bytes:
     return b"".join(heads)
 
 
-def _unpack(packed: bytes) -> Heads:
+def unpack_heads(packed: bytes) -> Heads:
     if len(packed) % HEAD_BYTES:
         raise CorruptionError("a document's heads are damaged on disk")
     return tuple(packed[i : i + HEAD_BYTES] for i in range(0, len(packed), HEAD_BYTES))

@@ -19,13 +19,14 @@ from dxos.store.conditions import (
     to_sql,
 )
 from dxos.store.database import Database, Parameter, Row
+from dxos.store.documents import Heads, unpack_heads
 from dxos.store.numbering import space_number
 
 JsonObject = dict[str, Any]
 
 _COLUMNS: Final = (
     "objects.id, documents.id, objects.kind, types.name, objects.deleted, objects.source, objects.target,"
-    " objects.meta, objects.data, objects.version, objects.check_sum"
+    " objects.meta, objects.data, objects.version, documents.heads, objects.check_sum"
 )
 _TABLES: Final = (
     "objects JOIN documents ON documents.number = objects.document LEFT JOIN types ON types.number = objects.type"
@@ -60,6 +61,7 @@ class ObjectRecord:
     meta: JsonObject
     data: JsonObject
     version: int = 0  # 1 after the first put, one more after each that changed something; ignored by `put`.
+    heads: Heads = ()  # Of that document as stored; ignored by `put`.
 
 
 @final
@@ -166,7 +168,7 @@ class ObjectStore:
 
 
 def _record(row: Row) -> ObjectRecord:
-    object_id, document_id, kind, type_name, deleted, source, target, meta, data, version, expected = row
+    object_id, document_id, kind, type_name, deleted, source, target, meta, data, version, heads, expected = row
     try:
         checked((meta + data).encode(), expected, what="an object's row")
         return ObjectRecord(
@@ -180,6 +182,7 @@ def _record(row: Row) -> ObjectRecord:
             json.loads(meta) if meta != "{}" else {},
             json.loads(data),
             version,
+            unpack_heads(heads),
         )
     except (ValueError, CorruptionError) as error:
         # The host makes the row anew from its document, which the row is only a picture of.

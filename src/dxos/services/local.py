@@ -1,0 +1,125 @@
+"""The host in the same process: every call of the contract is a direct call."""
+
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import final
+
+import anyio
+
+from dxos.mesh.signal import Signal
+from dxos.mesh.signal_client import SignalClient
+from dxos.mesh.tcp import TcpTransport
+from dxos.mesh.transport import Transport
+from dxos.services.contract import Services
+from dxos.services.data import DataServiceHost, QueryServiceHost
+from dxos.services.halo import ContactsServiceHost, DevicesServiceHost, IdentityServiceHost
+from dxos.services.invitations import InvitationsServiceHost
+from dxos.services.spaces import SpacesServiceHost
+from dxos.services.system import NetworkServiceHost, SystemServiceHost
+from dxos.spaces.peer import Peer, open_peer
+from dxos.store.profile import Profile, reset_profile
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class HostServices:
+    """All services of one open profile; see the contract."""
+
+    system: SystemServiceHost
+    network: NetworkServiceHost
+    identity: IdentityServiceHost
+    devices: DevicesServiceHost
+    contacts: ContactsServiceHost
+    invitations: InvitationsServiceHost
+    spaces: SpacesServiceHost
+    data: DataServiceHost
+    query: QueryServiceHost
+
+
+def unix_ms() -> int:
+    """Now, in milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+@final
+class LocalServices:
+    """A `ServicesProvider` that opens a profile in this process.
+
+    Args:
+        path: Folder of the profile; None keeps everything in memory.
+        signal_servers: WebSocket URLs of signalling servers; none: this peer stays alone.
+        signal: Makes another way to find peers; for tests.
+        transport: Makes another way to connect them than TCP; for tests.
+        random: Gives that many random bytes, good enough for secrets.
+        now_ms: Unix time in milliseconds.
+    """
+
+    def __init__(
+        self,
+        path: Path | None,
+        signal_servers: Sequence[str] = (),
+        *,
+        signal: Callable[[], Signal] | None = None,
+        transport: Callable[[], Transport] | None = None,
+        random: Callable[[int], bytes] = secrets.token_bytes,
+        now_ms: Callable[[], int] = unix_ms,
+    ) -> None:
+        self._path = path
+        servers = list(signal_servers)
+        self._signal = signal or (lambda: SignalClient(servers, random=random))
+        self._transport = transport or TcpTransport
+        self._random, self._now_ms = random, now_ms
+        self._stack: AsyncExitStack | None = None
+        self._services: HostServices | None = None
+
+    async def __aenter__(self) -> Services:
+        profile = Profile.open(self._path)
+        async with AsyncExitStack() as stack:
+            peer = await stack.enter_async_context(
+                open_peer(
+                    profile,
+                    signal=self._signal(),
+                    transport=self._transport(),
+                    random=self._random,
+                    now_ms=self._now_ms,
+                )
+            )
+            tasks = await stack.enter_async_context(anyio.create_task_group())
+            stack.callback(tasks.cancel_scope.cancel)
+            services = self._make(peer, tasks)
+            stack.callback(services.system.closed)
+            self._stack, self._services = stack.pop_all(), services
+        return services
+
+    def _make(self, peer: Peer, tasks: anyio.abc.TaskGroup) -> HostServices:
+        return HostServices(
+            system=SystemServiceHost(),
+            network=NetworkServiceHost(peer),
+            identity=IdentityServiceHost(peer, tasks),
+            devices=DevicesServiceHost(peer, tasks),
+            contacts=ContactsServiceHost(peer, tasks),
+            invitations=InvitationsServiceHost(peer),
+            spaces=SpacesServiceHost(peer, tasks),
+            data=DataServiceHost(peer),
+            query=QueryServiceHost(peer),
+        )
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        stack, self._stack = self._stack, None
+        services, self._services = self._services, None
+        assert stack is not None and services is not None, "closed once for each time it was opened"
+        try:
+            return await stack.__aexit__(kind, error, trace)
+        finally:
+            if services.system.reset_wanted and self._path is not None:
+                reset_profile(self._path)
+
+    def __repr__(self) -> str:
+        return f"<LocalServices {'in memory' if self._path is None else self._path}>"

@@ -1,0 +1,132 @@
+"""The spaces service: spaces, members, messages."""
+
+from collections.abc import Callable
+from typing import final
+
+from anyio.abc import TaskGroup
+
+from dxos.errors import DecodeError, NotAllowedError
+from dxos.halo.roles import FeedDesignation, SpaceRole
+from dxos.keys import PublicKey
+from dxos.keys.ids import identity_did
+from dxos.services.contract import (
+    CredentialInfo,
+    JsonObject,
+    Next,
+    PipelineState,
+    Presence,
+    SpaceInfo,
+    SpaceMember,
+    SpaceMessage,
+    SpaceState,
+    Subscription,
+)
+from dxos.services.halo import describe_credentials, follow, from_profile_document
+from dxos.spaces.peer import Peer
+from dxos.spaces.space import Space, State
+from dxos.wire import from_key, from_struct, from_timestamp, pack_any, to_struct, unpack_any
+from dxos.wire.proto.gossip_pb2 import GossipMessage
+from dxos.wire.proto.values_pb2 import Struct
+
+_CHANNEL_PREFIX = "user-channel/"  # 0.8.3 keeps applications' channels apart from its own by this.
+_STATES = {
+    State.CLOSED: SpaceState.CLOSED,
+    State.CONTROL_ONLY: SpaceState.CONTROL_ONLY,
+    State.INITIALIZING: SpaceState.INITIALIZING,
+    State.READY: SpaceState.READY,
+    State.ERROR: SpaceState.ERROR,
+}
+
+
+@final
+class SpacesServiceHost:
+    """Implements `SpacesService`."""
+
+    def __init__(self, peer: Peer, tasks: TaskGroup) -> None:
+        self._peer, self._tasks = peer, tasks
+
+    def query_spaces(self, next: Next[tuple[SpaceInfo, ...]]) -> Subscription:
+        return follow(self._tasks, self._peer.changes, self._present, next)
+
+    def _present(self) -> tuple[SpaceInfo, ...]:
+        spaces = self._peer.open_spaces
+        return () if spaces is None else tuple(map(self._describe, spaces.all.values()))
+
+    def _describe(self, space: Space) -> SpaceInfo:
+        state = space.pipeline.state
+        ready = space.state is State.READY
+        inactive = space.state is State.CLOSED and not space.is_active
+        return SpaceInfo(
+            id=space.id,
+            key=space.key,
+            state=SpaceState.INACTIVE if inactive else _STATES[space.state],
+            members=self._members(space),
+            pipeline=PipelineState(
+                control_feeds=space.pipeline.control_feeds,
+                data_feeds=state.feeds_of(FeedDesignation.DATA),
+                control_timeframe=tuple(space.pipeline.timeframe.items()),
+                epoch=None if state.current_epoch is None else state.current_epoch.number,
+                space_root_url=None if space.root_id is None else f"automerge:{space.root_id}",
+            ),
+            role=space.role,
+            properties_id=self._peer.documents.properties_id(space.id) if ready else None,
+            synced=space.synced,
+            refused_changes=space.refused_changes,
+            error=space.error,
+        )
+
+    def _members(self, space: Space) -> tuple[SpaceMember, ...]:
+        own = self._peer.identity.required.identity_key
+        online = space.presence.online
+        return tuple(
+            SpaceMember(
+                one.identity_key,
+                identity_did(one.identity_key),
+                from_profile_document(one.profile),
+                one.role,
+                Presence.REMOVED
+                if not one.role.is_member
+                else Presence.ONLINE
+                if one.identity_key == own or one.identity_key in online
+                else Presence.OFFLINE,
+                one.identity_key == own,
+            )
+            for one in space.pipeline.state.members.values()
+        )
+
+    async def create_space(self, properties: JsonObject) -> SpaceInfo:
+        return self._describe(await self._peer.spaces.create(properties))
+
+    async def update_space(self, space_id: str, state: SpaceState) -> None:
+        if state not in (SpaceState.ACTIVE, SpaceState.INACTIVE):
+            raise NotAllowedError("a space can be made ACTIVE or INACTIVE, no other state can be asked for")
+        await self._peer.spaces.set_active(space_id, state is SpaceState.ACTIVE)
+
+    async def update_member_role(self, space_id: str, member: PublicKey, role: SpaceRole) -> None:
+        self._peer.spaces.ready(space_id).change_role(member, role)
+        await self._peer.sync()
+
+    async def post_message(self, space_id: str, channel: str, payload: JsonObject) -> None:
+        space = self._peer.spaces.ready(space_id)
+        space.gossip.post(_CHANNEL_PREFIX + channel, pack_any(to_struct(payload)))
+
+    def subscribe_messages(self, space_id: str, channel: str, next: Next[SpaceMessage]) -> Subscription:
+        space = self._peer.spaces.get(space_id)
+        return space.gossip.subscribe(_CHANNEL_PREFIX + channel, _reader(channel, next))
+
+    async def query_credentials(self, space_id: str) -> list[CredentialInfo]:
+        return describe_credentials(self._peer.spaces.get(space_id).pipeline.state.credentials)
+
+
+def _reader(channel: str, next: Next[SpaceMessage]) -> Callable[[GossipMessage], None]:
+    def read(message: GossipMessage) -> None:
+        try:
+            payload = unpack_any(message.payload)
+        except DecodeError:
+            return  # Of a kind that is no application's message.
+        if isinstance(payload, Struct):
+            sent_ms = from_timestamp(message.timestamp)
+            content = {key: value for key, value in from_struct(payload).items() if key != "@type"}
+            next(SpaceMessage(channel, content, from_key(message.peer_id), from_key(message.message_id), sent_ms))
+
+    return read

@@ -1,0 +1,60 @@
+"""The system and network services: whether the host works, and what the network looks like from here."""
+
+from typing import final
+
+from dxos.aio import Listeners, Unsubscribe
+from dxos.services.contract import (
+    ConnectionState,
+    NetworkStatus,
+    Next,
+    SignalState,
+    SignalStatus,
+    Subscription,
+    SystemStatus,
+)
+from dxos.spaces.peer import Peer
+
+
+@final
+class SystemServiceHost:
+    """Implements `SystemService`."""
+
+    def __init__(self) -> None:
+        self.reset_wanted = False
+        self._status = SystemStatus.ACTIVE
+        self._listeners: Listeners[SystemStatus] = Listeners()
+
+    def query_status(self, next: Next[SystemStatus]) -> Subscription:
+        next(self._status)
+        return self._listeners.subscribe(next)
+
+    def closed(self) -> None:
+        """Tell that the host has ended."""
+        self._status = SystemStatus.INACTIVE
+        self._listeners.emit(self._status)
+
+    async def reset(self) -> None:
+        self.reset_wanted = True
+
+
+@final
+class NetworkServiceHost:
+    """Implements `NetworkService`."""
+
+    def __init__(self, peer: Peer) -> None:
+        self._network = peer.network
+
+    def query_status(self, next: Next[NetworkStatus]) -> Subscription:
+        next(self._present())
+        return Unsubscribe(self._network.subscribe(lambda _: next(self._present())))
+
+    async def update_config(self, state: ConnectionState) -> None:
+        await self._network.set_online(state is ConnectionState.ONLINE)
+
+    def _present(self) -> NetworkStatus:
+        status = self._network.status
+        return NetworkStatus(
+            swarm=ConnectionState.ONLINE if status.online else ConnectionState.OFFLINE,
+            signaling=tuple(SignalStatus(one.server, SignalState(one.state.value)) for one in status.signaling),
+            connections=sum(len(swarm.connected) for swarm in self._network.swarms.values()),
+        )

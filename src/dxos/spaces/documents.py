@@ -1,0 +1,395 @@
+"""The documents of all spaces of a profile: edited here, received from peers, kept on disk, shown as rows.
+
+Reads come from rows. A document is loaded only to be edited or to sync a difference, and then stays in a bounded cache.
+Whatever changes a document, its change chunks, its new heads and the rows of its objects are written in one
+transaction, before anybody is told.
+
+Invariants
+1. Rows, heads and chunks on disk are of one state of the document.
+2. A document in the cache equals the one on disk; where writing fails, it is dropped from the cache.
+3. A document belongs to the space whose key it names, for ever: one that names no space known here is not kept.
+4. One object is in one document: where two documents claim it, the one that the root links to has it.
+"""
+
+import itertools
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import final
+
+from dxos.aio import Listeners
+from dxos.echo import edit, layout
+from dxos.echo.document import Document, Heads
+from dxos.echo.layout import ObjectStructure
+from dxos.echo.mutation import Mutation, SetDeleted
+from dxos.echo.query import HasType, Query
+from dxos.echo.repo import DocumentEntry
+from dxos.echo.rows import ObjectRow
+from dxos.errors import (
+    CorruptionError,
+    InvalidValueError,
+    ObjectNotFoundError,
+    ProtocolError,
+    SpaceNotFoundError,
+)
+from dxos.keys import PublicKey
+from dxos.keys.ids import document_id, space_id
+from dxos.limits import DOCUMENT_COMPACT_BYTES_MIN, DOCUMENTS_CACHED_MAX
+from dxos.spaces.queries import to_condition, to_order
+from dxos.store.documents import DocumentStore
+from dxos.store.objects import ObjectRecord, ObjectStore
+from dxos.store.profile import Profile
+
+_log = logging.getLogger(__name__)
+_UUID_BYTES = 16
+_IS_PROPERTIES = HasType(layout.PROPERTIES_TYPE.rpartition(":")[0])  # Of any version.
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """One object as it is now."""
+
+    row: ObjectRow
+    version: int  # Grows with everything that changes or is read; for telling old news from new.
+    heads: Heads  # Of its document.
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ObjectEdit:
+    """One object to create, or to change as it was at `base_heads`."""
+
+    object_id: str
+    create: ObjectRow | None = None
+    mutations: tuple[Mutation, ...] = ()
+    base_heads: Heads = ()
+
+
+@final
+@dataclass(slots=True)
+class _Cached:
+    document: Document
+    space_id: str
+
+
+@final
+@dataclass(slots=True)
+class _SpaceDocuments:
+    """One open space."""
+
+    key: PublicKey
+    root_id: str | None = None  # Of the current epoch's root document.
+    links: dict[str, str] | None = None  # Object id to document id, read from the root when first needed.
+    properties_id: str | None = None  # The object inside the root that names the space.
+    changed: Listeners[tuple[StoredObject, ...]] = field(default_factory=Listeners)
+
+
+@final
+class Documents:
+    """Documents, and the rows made of them.
+
+    Args:
+        profile: Where they are kept.
+        random: Gives that many random bytes.
+    """
+
+    def __init__(self, profile: Profile, *, random: Callable[[int], bytes]) -> None:
+        self._database = profile.database
+        self._documents = DocumentStore(profile.database)
+        self._objects = ObjectStore(profile.database)
+        self._random = random
+        self._cache: OrderedDict[str, _Cached] = OrderedDict()
+        self._spaces: dict[str, _SpaceDocuments] = {}
+        self._versions = itertools.count(1)
+        self.changed: Listeners[tuple[str, ...]] = Listeners()  # Ids of documents that have new changes.
+        self.created: Listeners[tuple[str, ...]] = Listeners()  # Ids of documents made here, which no peer can have.
+
+    # --- Spaces ---------------------------------------------------------------------------------------------------
+
+    def open_space(self, key: PublicKey) -> None:
+        """Take care of this space's documents from now on."""
+        self._spaces.setdefault(space_id(key), _SpaceDocuments(key))
+
+    def close_space(self, space: str) -> None:
+        """Drop what is in memory of a space."""
+        self._spaces.pop(space, None)
+        for document in [one for one, cached in self._cache.items() if cached.space_id == space]:
+            del self._cache[document]
+
+    def set_root(self, space: str, root_id: str) -> None:
+        """Say which document is the space's root, as its current epoch does."""
+        known = self._space(space)
+        if known.root_id != root_id:
+            known.root_id, known.links, known.properties_id = root_id, None, None
+
+    def create_root(self, space: str, properties: ObjectStructure, properties_id: str) -> str:
+        """Make the root of a new space, with the object that names the space inside; its document id."""
+        known = self._space(space)
+        document = Document.create()
+        layout.make_root(known.key, document)
+        layout.add_inline_object(document, properties_id, properties)
+        root_id = self._new_id()
+        with self._database.transaction():
+            self._persist(root_id, space, document, ())
+        known.root_id = root_id
+        self._remember(root_id, document, space)
+        return root_id
+
+    def has_root(self, space: str) -> bool:
+        """Whether the root is here, so that the space can be used."""
+        known = self._space(space)
+        return known.root_id is not None and self._documents.heads(known.root_id) is not None
+
+    def properties_id(self, space: str) -> str | None:
+        """The id of the object that names the space."""
+        known = self._space(space)
+        if known.properties_id is None:
+            found = self.select(space, Query(filter=_IS_PROPERTIES, limit=1))
+            known.properties_id = found[0].row.object_id if found else None
+        return known.properties_id
+
+    def subscribe(self, space: str, next: Callable[[tuple[StoredObject, ...]], None]) -> Callable[[], None]:
+        """Be told of every object that changes from now on; returns what ends it."""
+        return self._space(space).changed.subscribe(next)
+
+    # --- Reading --------------------------------------------------------------------------------------------------
+
+    def select(self, space: str, query: Query) -> list[StoredObject]:
+        """The objects that a query wants, in its order."""
+        records = self._objects.select(
+            space, to_condition(query), order=to_order(query), limit=query.limit, offset=query.offset
+        )
+        return [self._stored(record) for record in records]
+
+    def count(self, space: str, query: Query) -> int:
+        """How many objects match a query, whatever its limit."""
+        return self._objects.count(space, to_condition(query))
+
+    def get(self, space: str, object_ids: Sequence[str]) -> list[StoredObject]:
+        """Those objects that exist, deleted ones too."""
+        found = (self._objects.get(space, object_id) for object_id in object_ids)
+        return [self._stored(record) for record in found if record is not None]
+
+    def _stored(self, record: ObjectRecord) -> StoredObject:
+        row = ObjectRow(
+            record.object_id,
+            "relation" if record.kind == "relation" else "object",
+            record.type,
+            record.deleted,
+            record.source,
+            record.target,
+            record.meta,
+            record.data,
+        )
+        return StoredObject(row, next(self._versions), record.heads)
+
+    # --- Editing --------------------------------------------------------------------------------------------------
+
+    def update(self, space: str, edits: Sequence[ObjectEdit]) -> list[StoredObject]:
+        """Apply edits in one transaction: all or none.
+
+        Returns:
+            The new state of each edited object, in the order of `edits`.
+
+        Raises:
+            ObjectNotFoundError: An edited object does not exist.
+            InvalidValueError: A value that cannot be stored.
+            StorageError: Nothing was written.
+        """
+        known = self._space(space)
+        touched: dict[str, Heads] = {}
+        documents: dict[str, Document] = {}
+        try:
+            with self._database.transaction():
+                links: dict[str, str] = {}
+                where: list[str] = []
+                for one in edits:
+                    if one.create is not None:
+                        where.append(self._create(space, known, one.create, documents, touched, links))
+                    else:
+                        where.append(self._change(space, one, documents, touched))
+                if links:
+                    self._link(known, links, documents, touched)
+                for document, before in touched.items():
+                    self._persist(document, space, documents[document], before)
+        except BaseException:
+            for document in touched:
+                self._cache.pop(document, None)
+            known.links = None
+            raise
+        for document in touched:
+            self._remember(document, documents[document], space)
+        states = {state.row.object_id: state for state in self.get(space, [one.object_id for one in edits])}
+        known.changed.emit(tuple(states.values()))
+        # New documents first: a peer that has them understands the links to them.
+        self.created.emit(tuple(one for one, before in touched.items() if not before))
+        self.changed.emit(tuple(one for one, before in touched.items() if before))
+        return [states[one.object_id] for one in edits]
+
+    def _create(
+        self,
+        space: str,
+        known: _SpaceDocuments,
+        row: ObjectRow,
+        documents: dict[str, Document],
+        touched: dict[str, Heads],
+        links: dict[str, str],
+    ) -> str:
+        if row.object_id in links or self._objects.get(space, row.object_id) is not None:
+            raise InvalidValueError("an object with this id exists already", object_id=row.object_id)
+        structure = ObjectStructure(
+            row.data, row.type, row.kind, row.source, row.target, tuple(row.meta.get("keys", ()))
+        )
+        made = layout.make_object_document(known.key, row.object_id, structure)
+        if row.deleted:
+            edit.apply(made, row.object_id, [SetDeleted(True)])
+        new_id = self._new_id()
+        documents[new_id], touched[new_id], links[row.object_id] = made, (), new_id
+        return new_id
+
+    def _change(self, space: str, one: ObjectEdit, documents: dict[str, Document], touched: dict[str, Heads]) -> str:
+        record = self._objects.get(space, one.object_id)
+        if record is None:
+            raise ObjectNotFoundError("no such object", object_id=one.object_id)
+        where = record.document_id
+        document = documents.get(where)
+        if document is None:
+            document = documents[where] = self._load(where)
+            touched[where] = document.heads
+            base: Heads | None = one.base_heads or None
+        else:
+            base = None  # A later edit of the same turn follows the earlier one.
+        edit.apply(document, one.object_id, one.mutations, base_heads=base)
+        return where
+
+    def _link(
+        self, known: _SpaceDocuments, links: dict[str, str], documents: dict[str, Document], touched: dict[str, Heads]
+    ) -> None:
+        assert known.root_id is not None, "objects are created in a space that is ready"
+        root = documents.get(known.root_id)
+        if root is None:
+            root = documents[known.root_id] = self._load(known.root_id)
+            touched[known.root_id] = root.heads
+        layout.add_links(root, links)
+        if known.links is not None:
+            known.links.update(links)
+
+    def _persist(self, document_id: str, space: str, document: Document, before: Heads) -> list[str]:
+        """Write what is new in a document, inside the caller's transaction; the ids of its objects."""
+        heads = document.heads
+        if heads == before:
+            return []
+        self._documents.append(document_id, space, document.changes_since(before), heads)
+        size = self._documents.size(document_id)
+        assert size is not None
+        if size.chunk_bytes > max(DOCUMENT_COMPACT_BYTES_MIN, 2 * size.snapshot_bytes):
+            self._documents.replace_with_snapshot(document_id, document.save(), heads)
+        known = self._space(space)
+        rows = [row for row in layout.materialize(document) if self._owns(space, known, row.object_id, document_id)]
+        self._objects.put(space, [_record(row, document_id) for row in rows])
+        return [row.object_id for row in rows]
+
+    def _owns(self, space: str, known: _SpaceDocuments, object_id: str, document_id: str) -> bool:
+        """Whether this document may say what the object is."""
+        record = self._objects.get(space, object_id)
+        if record is None or record.document_id == document_id or document_id == known.root_id:
+            return True
+        if known.links is None and known.root_id is not None and self._documents.exists(known.root_id):
+            known.links = layout.links(self._load(known.root_id))
+        return known.links is not None and known.links.get(object_id) == document_id
+
+    # --- Peers: what `dxos.echo.repo` asks of its source ------------------------------------------------------------
+
+    def entry(self, document_id: str) -> DocumentEntry | None:
+        """Space and heads of a document, without loading it; None if it is not here or its space is closed."""
+        found = self._documents.entry(document_id)
+        return None if found is None or found[0] not in self._spaces else DocumentEntry(*found)
+
+    def documents(self, space_id: str) -> dict[str, Heads]:
+        """The heads of every document of a space, without loading any."""
+        return self._documents.all_heads(space_id)
+
+    def load(self, document_id: str) -> Document:
+        """A document, to sync it.
+
+        Raises:
+            CorruptionError: It is damaged.
+        """
+        return self._load(document_id)
+
+    def received(self, document_id: str, space_id: str, document: Document, before: Heads) -> None:
+        """Keep what a peer changed: all that `document` has since `before`, which is empty for a new document."""
+        known = self._space(space_id)
+        if not before and self._documents.entry(document_id) is not None:
+            raise ProtocolError("a document arrived twice as new", document_id=document_id)
+        try:
+            with self._database.transaction():
+                if document_id == known.root_id:
+                    known.links = None
+                object_ids = self._persist(document_id, space_id, document, before)
+        except BaseException:
+            self.discard(document_id)
+            known.links = None
+            raise
+        self._remember(document_id, document, space_id)
+        if object_ids:
+            known.changed.emit(tuple(self.get(space_id, object_ids)))
+        self.changed.emit((document_id,))
+
+    def discard(self, document_id: str) -> None:
+        """Drop a document from memory: what it holds was refused, or it is unusable."""
+        self._cache.pop(document_id, None)
+
+    def quarantine(self, document_id: str, reason: str) -> None:
+        """Set a damaged document aside; the rest of the space goes on."""
+        _log.error("document %s is set aside: %s", document_id, reason)
+        self.discard(document_id)
+        self._documents.quarantine(document_id, reason)
+
+    def quarantined(self, space: str) -> dict[str, str]:
+        """The documents of a space that are set aside, and why."""
+        return self._documents.quarantined(space)
+
+    # --- Cache ----------------------------------------------------------------------------------------------------
+
+    def _load(self, document_id: str) -> Document:
+        cached = self._cache.get(document_id)
+        if cached is not None and not cached.document.poisoned:
+            self._cache.move_to_end(document_id)
+            return cached.document
+        content = self._documents.load(document_id)
+        space = self._documents.space_of(document_id)
+        if content is None or space is None:
+            raise CorruptionError("a document is missing", document_id=document_id)
+        document = Document.load(content)
+        self._remember(document_id, document, space)
+        return document
+
+    def _remember(self, document_id: str, document: Document, space: str) -> None:
+        self._cache[document_id] = _Cached(document, space)
+        self._cache.move_to_end(document_id)
+        while len(self._cache) > DOCUMENTS_CACHED_MAX:
+            self._cache.popitem(last=False)
+
+    def _space(self, space: str) -> _SpaceDocuments:
+        known = self._spaces.get(space)
+        if known is None:
+            raise SpaceNotFoundError("no such space is open", space_id=space)
+        return known
+
+    def _new_id(self) -> str:
+        uuid = bytearray(self._random(_UUID_BYTES))
+        uuid[6] = uuid[6] & 0x0F | 0x40  # RFC 4122, version 4: JavaScript peers refuse other ids.
+        uuid[8] = uuid[8] & 0x3F | 0x80
+        return document_id(bytes(uuid))
+
+    def __repr__(self) -> str:
+        return f"<Documents spaces={len(self._spaces)} cached={len(self._cache)}>"
+
+
+def _record(row: ObjectRow, document_id: str) -> ObjectRecord:
+    return ObjectRecord(
+        row.object_id, document_id, row.kind, row.type, row.deleted, row.source, row.target, row.meta, row.data
+    )

@@ -1,0 +1,360 @@
+"""One space, open: its records, its documents, and the connections to other members.
+
+    CLOSED ──run──▶ CONTROL_ONLY ──▶ INITIALIZING ──root document is here──▶ READY
+       ◀──────────────────────── closed ──────────────────────────────────────┘
+
+A space that was open before is READY from its own disk, without any peer. A guest that has just been admitted waits for
+the control feed, which holds its membership and names the root document, and then for that document.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import final
+
+import anyio
+from anyio.abc import ByteStream
+
+from dxos.aio import Changes
+from dxos.echo import repo
+from dxos.errors import DxosError, NotAllowedError, ObjectNotFoundError, SpaceNotReadyError
+from dxos.feed.storage import LogStorage
+from dxos.halo.genesis import feed_admission
+from dxos.halo.issuer import Issuer
+from dxos.halo.roles import SpaceRole
+from dxos.keys import PublicKey
+from dxos.keys.ids import swarm_topic
+from dxos.mesh.connection import Connection
+from dxos.mesh.network import Network, Swarm
+from dxos.mesh.topology import Mmst
+from dxos.spaces.admission import AdmissionDiscovery
+from dxos.spaces.authentication import Authentication
+from dxos.spaces.documents import Documents
+from dxos.spaces.feeds import FeedReplication
+from dxos.spaces.gossip import Gossip
+from dxos.spaces.identity import HaloIdentity
+from dxos.spaces.notarization import Notarization
+from dxos.spaces.pipeline import ControlPipeline
+from dxos.spaces.presence import Presence
+from dxos.spaces.replication import DocumentReplication, Replicator
+from dxos.store.metadata import SpaceRecord
+from dxos.store.profile import Profile
+from dxos.wire.proto.credentials_pb2 import Credential, ProfileDocument
+
+_log = logging.getLogger(__name__)
+ACTIVE, INACTIVE = "active", "inactive"  # What a space's record says its user wants.
+
+
+class State(Enum):
+    """How far a space has been opened."""
+
+    CLOSED = "closed"
+    CONTROL_ONLY = "control-only"
+    INITIALIZING = "initializing"
+    READY = "ready"
+    ERROR = "error"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class SpaceContext:
+    """What all spaces of a profile share."""
+
+    profile: Profile
+    identity: HaloIdentity
+    network: Network
+    documents: Documents
+    replicator: Replicator
+    open_storage: Callable[[PublicKey], LogStorage]
+    random: Callable[[int], bytes]
+    now_ms: Callable[[], int]
+    changes: Changes  # Notified about every change of any space.
+
+
+@final
+class Space:
+    """One space of this profile.
+
+    Args:
+        record: What the profile keeps about it.
+        context: What all spaces share.
+    """
+
+    def __init__(self, record: SpaceRecord, context: SpaceContext) -> None:
+        self.id, self.key = record.space_id, record.space_key
+        self.record = record
+        self.state = State.CLOSED
+        self.error: DxosError | None = None
+        self.changes = Changes()
+        self.refused_changes = 0  # Changes dropped because their sender may only read.
+        self.connections: dict[PublicKey, PublicKey] = {}  # Identities of authenticated devices, by device key.
+        self._context = context
+        self._closing = anyio.Event()
+        self._swarm: Swarm | None = None
+        self.pipeline = ControlPipeline(
+            record.space_key,
+            record.genesis_feed_key,
+            open_storage=context.open_storage,
+            signer=context.profile.keyring,
+        )
+        identity = context.identity
+        self._issuer = Issuer.by_device(context.profile.keyring, identity.chain)
+        self.gossip = Gossip(peer_id=identity.device_key, random=context.random, now_ms=context.now_ms)
+        self.presence = Presence(
+            self.gossip,
+            identity_key=identity.identity_key,
+            peer_id=identity.device_key,
+            changed=self._notify,
+        )
+        self.notarization = Notarization(self.pipeline)
+        self._processed = self.pipeline.processed.subscribe(self._credential_processed)
+
+    # --- What it is -----------------------------------------------------------------------------------------------
+
+    @property
+    def role(self) -> SpaceRole:
+        """What this identity may do here."""
+        return self.pipeline.state.role(self._context.identity.identity_key)
+
+    @property
+    def is_active(self) -> bool:
+        """Whether the space is opened when the profile is."""
+        return self.record.state == ACTIVE
+
+    @property
+    def root_id(self) -> str | None:
+        """The id of the current epoch's root document, as the control feeds say."""
+        epoch = self.pipeline.state.current_epoch
+        url = "" if epoch is None else epoch.automerge_root or ""
+        return url.removeprefix("automerge:") or None
+
+    def role_of(self, device_key: PublicKey) -> SpaceRole:
+        """The role of the identity that an authenticated device belongs to."""
+        identity_key = self.connections.get(device_key)
+        return SpaceRole.INVALID if identity_key is None else self.pipeline.state.role(identity_key)
+
+    def is_member(self, identity_key: PublicKey) -> bool:
+        """Whether an identity is a member now."""
+        return self.pipeline.state.is_member(identity_key)
+
+    async def wait_until_ready(self) -> None:
+        """Return when the space can be used.
+
+        Raises:
+            DxosError: It cannot be opened.
+            SpaceNotReadyError: It was closed meanwhile.
+        """
+        while self.state is not State.READY:
+            if self.error is not None:
+                raise self.error
+            if self._closing.is_set():
+                raise SpaceNotReadyError("the space was closed", space_id=self.id)
+            await self.changes.wait()
+
+    def report(self, event: repo.Event) -> None:
+        """Take note of what replication found out about a document."""
+        match event:
+            case repo.WriteRefused():
+                self.refused_changes += 1
+                self._notify()
+            case repo.DocumentReceived() if self.state is not State.READY:
+                self._notify()  # It may be the root.
+
+    def sync_changed(self) -> None:
+        """Replication with some peer came to its end, or has something to do again."""
+        self._notify()
+
+    @property
+    def synced(self) -> bool:
+        """Whether no connected peer has, or lacks, something that is known to be missing on the other side."""
+        return self._context.replicator.in_sync(self.id)
+
+    # --- Members --------------------------------------------------------------------------------------------------
+
+    def check_may_admit(self) -> None:
+        """Raise NotAllowedError unless this identity may admit others, from this device, now."""
+        if not self.role.may_admit:
+            raise NotAllowedError(
+                f"the role {self.role.name} does not permit inviting others or changing roles; ask an admin",
+                space_id=self.id,
+            )
+        if not self.pipeline.can_write:
+            raise NotAllowedError(
+                "this device cannot write to the space's records until another member has been online with it",
+                space_id=self.id,
+            )
+
+    def admit(self, identity_key: PublicKey, role: SpaceRole, profile: ProfileDocument | None = None) -> Credential:
+        """Make an identity a member, or change its role; the credential that says so, not yet durable.
+
+        Raises:
+            NotAllowedError: This identity may not, or nobody may change that member's role.
+        """
+        self.check_may_admit()
+        state = self.pipeline.state
+        credential = self._issuer.space_member(
+            identity_key,
+            role,
+            space_key=self.key,
+            genesis_feed_key=self.record.genesis_feed_key,
+            now_ms=self._context.now_ms(),
+            parents=state.member_heads,
+            profile=profile,
+        )
+        self.pipeline.write(credential)
+        if state.role(identity_key) is not role:
+            raise NotAllowedError("the role of this member cannot be changed to that", role=role.name)
+        return credential
+
+    def change_role(self, identity_key: PublicKey, role: SpaceRole) -> None:
+        """Give a member another role, or take it out with REMOVED.
+
+        Raises:
+            NotAllowedError: This identity may not, or that role cannot be changed.
+            ObjectNotFoundError: No such member.
+        """
+        member = self.pipeline.state.member(identity_key)
+        if member is None:
+            raise ObjectNotFoundError("no such member", space_id=self.id)
+        if identity_key == self._context.identity.identity_key:
+            raise NotAllowedError("nobody changes their own role")
+        self.admit(identity_key, role, member.profile)
+
+    # --- Life -----------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Leave the swarm and end; `run` returns soon after."""
+        self._closing.set()
+        self._notify()
+
+    def _notify(self) -> None:
+        self.changes.notify()
+        self._context.changes.notify()
+
+    def fail(self, error: DxosError) -> None:
+        """Say that the space cannot be used, and why."""
+        self.error = error
+        self._enter(State.ERROR)
+
+    async def run(self) -> None:
+        """Keep the space open until `close`."""
+        try:
+            async with anyio.create_task_group() as tasks:
+                self._context.documents.open_space(self.key)
+                self.pipeline.advance()
+                self._enter(State.CONTROL_ONLY)
+                async with self._join() as self._swarm:
+                    tasks.start_soon(self._follow_root)
+                    tasks.start_soon(self._admit_own_feeds)
+                    tasks.start_soon(self.presence.run)
+                    await self._closing.wait()
+                    tasks.cancel_scope.cancel()
+        finally:
+            self._processed.unsubscribe()
+            self._swarm = None
+            self._context.documents.close_space(self.id)
+            self._enter(State.CLOSED)
+
+    def _join(self) -> Swarm:
+        return self._context.network.join(
+            swarm_topic(self.key),
+            peer=self._context.identity.device_key,
+            topology=Mmst(),
+            on_connection=self._connect,
+        )
+
+    async def _follow_root(self) -> None:
+        """Become ready once the root document is here, and go over to a new one when an epoch names it."""
+        self._enter(State.INITIALIZING)
+        documents = self._context.documents
+        while True:
+            root_id = self.root_id
+            if root_id is not None:
+                if self.state is not State.READY:
+                    documents.set_root(self.id, root_id)  # So that peers are asked for it.
+                if documents.entry(root_id) is not None and self.role.is_member:
+                    documents.set_root(self.id, root_id)
+                    self._context.replicator.space_changed(self.id)
+                    if self.state is not State.READY:
+                        self._enter(State.READY)
+            await self.changes.wait()
+
+    async def _admit_own_feeds(self) -> None:
+        """Have this device's feeds admitted, so that it can write credentials; needs another member online."""
+        record, identity = self.record, self._context.identity
+        await self._wait_until(lambda: self.role.is_member)
+        if record.control_feed_key not in self.pipeline.control_feeds:
+            await self.notarization.notarize(
+                feed_admission(
+                    self._issuer,
+                    space_key=self.key,
+                    device_key=identity.device_key,
+                    control_feed_key=record.control_feed_key,
+                    data_feed_key=record.data_feed_key,
+                    now_ms=self._context.now_ms(),
+                )
+            )
+            await self._wait_until(lambda: record.control_feed_key in self.pipeline.control_feeds)
+        self.pipeline.set_writer(record.control_feed_key)
+        self._notify()
+
+    async def _wait_until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            await self.changes.wait()
+
+    def _credential_processed(self, _: Credential) -> None:
+        for device_key, identity_key in tuple(self.connections.items()):
+            if not self.is_member(identity_key) and self._swarm is not None:
+                self._swarm.kick(device_key)
+        self._context.replicator.space_changed(self.id)
+        self._notify()
+
+    def _enter(self, state: State) -> None:
+        self.state = state
+        self._notify()
+
+    # --- Connections ------------------------------------------------------------------------------------------------
+
+    async def _connect(self, stream: ByteStream, remote: PublicKey, initiator: bool) -> None:
+        """One connection, from the transport's opening to its end."""
+        context = self._context
+        connection = Connection(
+            stream,
+            local_key=context.identity.device_key,
+            remote_key=remote,
+            initiator=initiator,
+            now_ms=context.now_ms,
+        )
+        feeds = FeedReplication(self.pipeline, random=context.random)
+
+        def authenticated(identity_key: PublicKey, device_key: PublicKey) -> None:
+            self.connections[remote] = identity_key
+            feeds.permit()
+            connection.add_extension(AdmissionDiscovery(self.pipeline.state))
+            connection.add_extension(self.gossip.extension())
+            connection.add_extension(self.notarization.extension())
+            connection.add_extension(documents)
+            self.presence.connected(device_key, identity_key)
+            self._notify()
+
+        documents = DocumentReplication(context.replicator, self)
+        connection.add_extension(
+            Authentication(
+                prove=lambda nonce: context.identity.prove(nonce, now_ms=context.now_ms()),
+                is_member=self.is_member,
+                changes=self.changes,
+                authenticated=authenticated,
+                random=context.random,
+            )
+        )
+        connection.add_extension(feeds)
+        try:
+            await connection.run()
+        finally:
+            if self.connections.pop(remote, None) is not None:
+                self.presence.disconnected(remote)
+            self._notify()
+
+    def __repr__(self) -> str:
+        return f"<Space {self.id[:9]} {self.state.name} connections={len(self.connections)}>"

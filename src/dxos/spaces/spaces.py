@@ -1,0 +1,208 @@
+"""All spaces of a profile: created here or joined, found again on the disk, opened and closed."""
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, final
+
+from anyio.abc import TaskGroup
+
+from dxos.echo.layout import PROPERTIES_TYPE, ObjectStructure
+from dxos.errors import (
+    AlreadyJoinedError,
+    DxosError,
+    ProofError,
+    SpaceNotFoundError,
+    SpaceNotReadyError,
+    StorageError,
+)
+from dxos.halo.credential import assertion_of, verify_credential
+from dxos.halo.genesis import data_space_genesis
+from dxos.halo.roles import SpaceRole
+from dxos.keys import PublicKey
+from dxos.keys.ids import make_object_id, space_id
+from dxos.spaces.pipeline import ControlPipeline
+from dxos.spaces.space import ACTIVE, INACTIVE, Space, SpaceContext, State
+from dxos.store.metadata import MetadataStore, SpaceRecord
+from dxos.wire import from_key, to_key
+from dxos.wire.proto.credentials_pb2 import Credential, SpaceMember
+from dxos.wire.proto.invitations_pb2 import SpaceAdmissionCredentials
+
+_log = logging.getLogger(__name__)
+_RANDOM_BYTES = 10
+
+
+@final
+class Spaces:
+    """The spaces of one profile, by id.
+
+    Args:
+        context: What they share.
+        tasks: Where open spaces run.
+    """
+
+    def __init__(self, context: SpaceContext, tasks: TaskGroup) -> None:
+        self._context, self._tasks = context, tasks
+        self._metadata = MetadataStore(context.profile.database)
+        self.all: dict[str, Space] = {}
+
+    def open_all(self) -> None:
+        """Open every space that was not closed by its user."""
+        for record in self._metadata.spaces():
+            self._start(record)
+
+    def get(self, space: str) -> Space:
+        """A space by its id.
+
+        Raises:
+            SpaceNotFoundError: This profile has no such space.
+        """
+        found = self.all.get(space)
+        if found is None:
+            raise SpaceNotFoundError("this profile has no such space", space_id=space)
+        return found
+
+    def ready(self, space: str) -> Space:
+        """A space that can be used now.
+
+        Raises:
+            SpaceNotFoundError: This profile has no such space.
+            SpaceNotReadyError: It is closed, or still opening.
+        """
+        found = self.get(space)
+        if found.state is not State.READY:
+            raise SpaceNotReadyError(
+                "the space is not ready: wait for it (space.wait_until_ready), or open it", space_id=space
+            )
+        return found
+
+    def by_key(self, key: PublicKey) -> Space | None:
+        """A space by its key, or None."""
+        return self.all.get(space_id(key))
+
+    async def create(self, properties: Mapping[str, Any]) -> Space:
+        """Make a new space whose owner is this identity; it is durable and ready when this returns."""
+        context = self._context
+        keyring, identity, now_ms = context.profile.keyring, context.identity, context.now_ms()
+        key, control, data = keyring.create(), keyring.create(), keyring.create()
+        record = SpaceRecord(space_id(key), key, control, control, data, ACTIVE)
+        context.documents.open_space(key)
+        try:
+            with context.profile.database.transaction():
+                root_id = context.documents.create_root(
+                    record.space_id,
+                    ObjectStructure(dict(properties), PROPERTIES_TYPE),
+                    make_object_id(now_ms, context.random(_RANDOM_BYTES)),
+                )
+                pipeline = ControlPipeline(key, control, open_storage=context.open_storage, signer=keyring)
+                pipeline.set_writer(control)
+                for credential in data_space_genesis(
+                    keyring,
+                    space_key=key,
+                    chain=identity.chain,
+                    control_feed_key=control,
+                    data_feed_key=data,
+                    automerge_root=f"automerge:{root_id}",
+                    now_ms=now_ms,
+                    profile=identity.profile,
+                ):
+                    pipeline.write(credential)
+                self._metadata.put_space(record)
+                self._record_membership(record, SpaceRole.OWNER)
+            context.profile.sync()
+        except BaseException:
+            context.documents.close_space(record.space_id)
+            raise
+        # Whoever had the space's own key could make members at will; nothing else needs it any more.
+        keyring.delete(key)
+        space = self._start(record)
+        await space.wait_until_ready()
+        return space
+
+    def accept(self, admission: SpaceAdmissionCredentials, expected: PublicKey | None) -> Space:
+        """Join a space that this identity was admitted to; durable when this returns, ready once peers are found.
+
+        Args:
+            admission: What the host answered.
+            expected: The space's key, where the invitation named it.
+
+        Raises:
+            ProofError: The credential is not good, not for this identity, or of another space.
+            AlreadyJoinedError: This identity is a member already.
+        """
+        context = self._context
+        membership = self._check_admission(admission.credential, expected)
+        key = from_key(membership.space_key)
+        if self.by_key(key) is not None:
+            raise AlreadyJoinedError("this identity is a member of the space already", space_id=space_id(key))
+        keyring = context.profile.keyring
+        record = SpaceRecord(
+            space_id(key),
+            key,
+            from_key(membership.genesis_feed_key),
+            keyring.create(),
+            keyring.create(),
+            ACTIVE,
+            json.dumps({"role": SpaceRole.from_wire(membership.role).name}).encode(),
+        )
+        with context.profile.database.transaction():
+            self._metadata.put_space(record)
+            self._record_membership(record, SpaceRole.from_wire(membership.role))
+        context.profile.sync()
+        return self._start(record)
+
+    def _check_admission(self, untrusted: Credential, expected: PublicKey | None) -> SpaceMember:
+        verify_credential(untrusted)
+        membership = assertion_of(untrusted)
+        if not isinstance(membership, SpaceMember):
+            raise ProofError("the host answered with a credential that admits nobody")
+        if from_key(untrusted.subject.id) != self._context.identity.identity_key:
+            raise ProofError("the host admitted somebody else")
+        if expected is not None and from_key(membership.space_key) != expected:
+            raise ProofError("the host admitted this identity to another space than the invitation names")
+        return membership
+
+    def _record_membership(self, record: SpaceRecord, role: SpaceRole) -> None:
+        self._context.identity.record_membership(
+            SpaceMember(
+                space_key=to_key(record.space_key),
+                role=role.name,
+                genesis_feed_key=to_key(record.genesis_feed_key),
+            ),
+            now_ms=self._context.now_ms(),
+        )
+
+    async def set_active(self, space: str, active: bool) -> None:
+        """Open or close a space, and remember which over restarts."""
+        found = self.get(space)
+        if active == (found.state is not State.CLOSED):
+            return
+        record = replace(found.record, state=ACTIVE if active else INACTIVE)
+        self._metadata.put_space(record)
+        if active:
+            self._start(record)
+        else:
+            found.record = record
+            found.close()
+            while found.state is not State.CLOSED:
+                await found.changes.wait()
+
+    def _start(self, record: SpaceRecord) -> Space:
+        space = self.all[record.space_id] = Space(record, self._context)
+        if record.state == ACTIVE:
+            self._tasks.start_soon(self._run, space, name=f"space {record.space_id[:9]}")
+        self._context.changes.notify()
+        return space
+
+    async def _run(self, space: Space) -> None:
+        try:
+            await space.run()
+        except StorageError:
+            raise  # The disk is everybody's business.
+        except DxosError as error:
+            _log.exception("the space %s was closed", space.id)
+            space.fail(error)
+
+    def __repr__(self) -> str:
+        return f"<Spaces {len(self.all)}>"
