@@ -334,7 +334,7 @@ class Session:
             case PeerClosed(reason):
                 if self.state is not State.CLOSED:
                     if self.state is not State.CLOSING and reason:
-                        self.error = BrokenError(f"the peer closed the connection: {reason}")
+                        self.error = BrokenError(f"the peer closed the connection: {reason}", reason=reason)
                     events.extend(self._closed())
 
     def _channel_opened(self, channel: int, events: list[Event], *, now: float) -> None:
