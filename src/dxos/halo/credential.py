@@ -157,7 +157,7 @@ def verify_credential(untrusted: Credential) -> PublicKey:
     Expiry is not checked, as 0.8.3 does not check it either: peers must agree on what is valid.
 
     Returns:
-        The id, computed anew: also where the credential carries none.
+        The id, computed anew.
 
     Raises:
         ProofError: The chain or the signature does not verify, or the id is another.
@@ -180,7 +180,8 @@ def _verify_credential(untrusted: Credential, *, depth: int) -> PublicKey:
     payload = credential_payload(untrusted)
     verify(signer, payload, proof.value)
     computed = _id_of(payload)
-    if untrusted.HasField("id") and from_key(untrusted.id) != computed:
+    # 0.8.3 takes one without an id, and fails on it later: such must not get into a feed.
+    if from_key(untrusted.id) != computed:
         raise ProofError("a credential's id is not that of its content")
     return computed
 

@@ -8,6 +8,7 @@ that begin with `__` are left out.
 import json
 import math
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
@@ -109,14 +110,9 @@ def _number(value: float) -> str:
         return "null"
     if value == 0:
         return "0"
-    digits, _, exponent = f"{value!r}".lower().partition("e")
+    digits = f"{value!r}"
     if 1e-6 <= abs(value) < 1e21:
-        if value.is_integer():
-            return str(int(value))
-        if not exponent:
-            return digits
-        sign = "-" if value < 0 else ""
-        return f"{sign}0." + "0" * (-int(exponent) - 1) + digits.lstrip("-").replace(".", "")
-    if not exponent:  # Python writes 1e16 to 1e21 with an exponent, and nothing in this range without one.
-        return digits
-    return digits.removesuffix(".0") + "e" + ("-" if exponent.startswith("-") else "+") + exponent.lstrip("+-0")
+        return format(Decimal(digits), "f").removesuffix(".0")
+    mantissa, _, exponent = digits.partition("e")
+    sign = "-" if exponent.startswith("-") else "+"
+    return mantissa.removesuffix(".0") + "e" + sign + exponent.lstrip("+-0")
