@@ -142,7 +142,7 @@ def test_a_proof_of_another_type_is_refused(alice: Alice) -> None:
 @pytest.mark.parametrize("field", ["issuer", "subject", "proof"])
 def test_a_credential_without_a_part_is_refused(alice: Alice, field: str) -> None:
     credential = alice.issuer.issue(alice.key, Auth(), now_ms=NOW)
-    credential.ClearField(field)  # type: ignore[arg-type]
+    credential.ClearField(field)
     with pytest.raises(DecodeError):
         decode_credential(credential.SerializeToString())
 

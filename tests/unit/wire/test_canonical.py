@@ -4,7 +4,7 @@ import pytest
 
 from dxos.errors import DecodeError
 from dxos.keys import PublicKey
-from dxos.wire import canonical, pack_any, to_canonical_json, to_key, to_struct
+from dxos.wire import Json, canonical, pack_any, to_canonical_json, to_key, to_struct
 from dxos.wire.proto.credentials_pb2 import Claim, Credential, DeviceProfile, Epoch, ProfileDocument
 from dxos.wire.proto.timeframe_pb2 import TimeframeVector
 from dxos.wire.proto.values_pb2 import Timestamp
@@ -68,7 +68,7 @@ def test_a_timeframe_is_written_by_short_keys() -> None:
 
 
 def test_values_of_a_profile_are_json() -> None:
-    data = {"b": [1, 2.5, None, "x"], "a": {"c": True}}
+    data: dict[str, Json] = {"b": [1, 2.5, None, "x"], "a": {"c": True}}
     profile = ProfileDocument(display_name="", data=to_struct(data))
     assert canonical(to_canonical_json(profile)) == b'{"data":{"a":{"c":true},"b":[1,2.5,null,"x"]},"displayName":""}'
 
