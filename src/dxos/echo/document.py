@@ -221,16 +221,14 @@ class _Panic(Exception):
 def _mapped(error: type[DxosError], message: str) -> Iterator[None]:
     try:
         yield
-    except DxosError:
-        raise
-    except (AssertionError, MemoryError, RecursionError):
-        raise
-    except Exception as foreign:  # The library raises nothing more specific.
-        raise error(f"{message}: {foreign}"[:300]) from foreign
     except BaseException as foreign:
-        if type(foreign).__name__ != _PANIC:
-            raise  # KeyboardInterrupt, SystemExit, a cancellation.
-        raise error(f"{message}: {foreign}"[:300]) from _Panic(str(foreign))
+        if _is_panic(foreign):
+            raise error(f"{message}: {foreign}"[:300]) from _Panic(str(foreign))
+        # The library raises plain `Exception`, and these two for values that do not fit its types. What the caller of
+        # `edit` raises, an interrupt and a cancellation pass through.
+        if type(foreign) is Exception or isinstance(foreign, UnicodeError | OverflowError):
+            raise error(f"{message}: {foreign}"[:300]) from foreign
+        raise
 
 
 @final
@@ -279,6 +277,10 @@ class Edit:
             case _:
                 self._inner.put(parent, step, _scalar_type(value), value)
 
+    def put_fixed_text(self, parent: NodeId, step: str | int, text: str) -> None:
+        """Put a Text in one piece, twenty times faster than by character; only for texts that nobody ever edits."""
+        self._inner.insert(self.make(parent, step, NodeKind.TEXT), 0, core.ScalarType.Str, text)
+
     def put_scalar_text(self, parent: NodeId, step: str | int, text: str) -> None:
         """Put a text that is replaced as a whole."""
         self._inner.put(parent, step, core.ScalarType.Str, text)
@@ -300,11 +302,23 @@ class Edit:
         self._inner.delete(parent, step)
 
     def splice(self, text_node: NodeId, index: int, delete_count: int, text: str) -> None:
-        """Replace characters of a text; positions count code points."""
+        """Replace characters of a text; positions count code points.
+
+        Raises:
+            InvalidValueError: Not characters but longer pieces are at this place; see `put_fixed_text`.
+        """
+        delete, insert, type_ = self._inner.delete, self._inner.insert, core.ScalarType.Str
+        wanted = self._inner.length(text_node) - delete_count + len(text)
         for _ in range(delete_count):
-            self._inner.delete(text_node, index)
-        if text:
-            self._inner.insert(text_node, index, core.ScalarType.Str, text)
+            delete(text_node, index)
+        # One by one: a text inserted at once is one piece, and an edit inside it, by any peer, would delete all of it.
+        try:
+            for position, character in enumerate(text, start=index):
+                insert(text_node, position, type_, character)
+        except Exception as refused:
+            raise InvalidValueError(f"the text has no character at {index}") from refused
+        if self._inner.length(text_node) != wanted:
+            raise InvalidValueError(f"the text has no single characters at {index}")
 
     def _fill_map(self, node: NodeId, value: dict[str, Any]) -> None:
         for key, child in value.items():
@@ -334,12 +348,17 @@ def _is_panic(raised: BaseException) -> bool:
     return type(raised).__name__ == _PANIC
 
 
+def _is_unreadable(raised: BaseException) -> bool:
+    """Whether a read failed on the value: counters panic, and times beyond Python's have no datetime."""
+    return _is_panic(raised) or isinstance(raised, ValueError | OverflowError | OSError)
+
+
 def _get(reader: Any, node: bytes, step: str | int) -> Any:
-    """What the library returns for one place: (kind or (type, value), id), or None; a counter counts as nothing."""
+    """What the library has at a place: (kind or (type, value), id); None for nothing, and for what is unreadable."""
     try:
         return reader.get(node, step)
     except BaseException as raised:
-        if not _is_panic(raised):
+        if not _is_unreadable(raised):
             raise
         return None
 
@@ -371,7 +390,7 @@ def _entries(reader: Any, node: bytes) -> Iterable[tuple[str, Any]]:
     try:
         values = reader.values(node)
     except BaseException as raised:
-        if not _is_panic(raised):
+        if not _is_unreadable(raised):
             raise
         values = [_get(reader, node, key) for key in keys]
     return zip(keys, values, strict=True)
@@ -381,7 +400,7 @@ def _elements(reader: Any, node: bytes) -> Iterable[Any]:
     try:
         values: Iterable[Any] = reader.values(node)
     except BaseException as raised:
-        if not _is_panic(raised):
+        if not _is_unreadable(raised):
             raise
         nothing = (core.ScalarType.Null, None), b""
         values = [_get(reader, node, index) or nothing for index in range(reader.length(node))]

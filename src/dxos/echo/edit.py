@@ -18,7 +18,7 @@ from dxos.echo.mutation import (
     misfit,
 )
 from dxos.echo.rows import Json, Path, same_value
-from dxos.errors import ObjectNotFoundError
+from dxos.errors import InvalidValueError, ObjectNotFoundError
 from dxos.limits import STRING_SCALAR_CHARS_MIN
 
 _DATA, _META, _SYSTEM = "data", "meta", "system"
@@ -131,17 +131,34 @@ def _put(edit: Edit, kind: NodeKind, parent: NodeId, path: Path, value: Json) ->
     text = edit.node(parent, step)
     short = isinstance(value, str) and len(value) <= STRING_SCALAR_CHARS_MIN
     if short and text is not None and text[0] is NodeKind.TEXT:
-        _change_text(edit, text[1], str(present), str(value))
+        _change_text(edit, parent, step, text[1], str(present), str(value))
     else:
         edit.put(parent, step, value)
 
 
-def _change_text(edit: Edit, node: NodeId, before: str, after: str) -> None:
+def _change_text(edit: Edit, parent: NodeId, step: str | int, node: NodeId, before: str, after: str) -> None:
     """The smallest single splice that makes one text of another."""
     shorter = min(len(before), len(after))
     start = _common_prefix(before, after, shorter)
     end = _common_prefix(before[::-1], after[::-1], shorter - start)
-    edit.splice(node, start, len(before) - start - end, after[start : len(after) - end])
+    _splice_text(edit, parent, step, node, start, len(before) - start - end, after[start : len(after) - end], after)
+
+
+def _splice_text(
+    edit: Edit,
+    parent: NodeId,
+    step: str | int,
+    node: NodeId,
+    index: int,
+    delete_count: int,
+    text: str,
+    after: str,
+) -> None:
+    try:
+        edit.splice(node, index, delete_count, text)
+    except InvalidValueError:
+        # A foreign writer stored the text in pieces, not characters; the only way to edit it is to store it anew.
+        edit.put(parent, step, after)
 
 
 def _common_prefix(one: str, other: str, limit: int) -> int:
@@ -164,10 +181,11 @@ def _splice(edit: Edit, node: NodeId, path: Path, index: int, delete_count: int,
     if not isinstance(present, str) or index + delete_count > len(present):
         raise misfit(path, "no text of that length")
     found = edit.node(parent, path[-1])
-    if found is not None and len(present) - delete_count + len(text) <= STRING_SCALAR_CHARS_MIN:
-        edit.splice(found[1], index, delete_count, text)
+    after = present[:index] + text + present[index + delete_count :]
+    if found is not None and len(after) <= STRING_SCALAR_CHARS_MIN:
+        _splice_text(edit, parent, path[-1], found[1], index, delete_count, text, after)
     else:
-        edit.put(parent, path[-1], present[:index] + text + present[index + delete_count :])
+        edit.put(parent, path[-1], after)
 
 
 def _set_deleted(edit: Edit, system: NodeId, deleted: bool) -> None:

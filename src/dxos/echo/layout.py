@@ -173,7 +173,7 @@ def _map(value: object) -> dict[str, Any]:
 
 def _put_head(edit: Edit, space_key: PublicKey) -> None:
     edit.put(ROOT, "version", VERSION)
-    edit.put(ROOT, "access", {"spaceKey": space_key.hex})
+    edit.put_fixed_text(edit.make(ROOT, "access", NodeKind.MAP), "spaceKey", space_key.hex)
 
 
 def _put_object(edit: Edit, objects: NodeId, object_id: str, structure: ObjectStructure) -> None:

@@ -278,7 +278,7 @@ def _apply(data: dict[str, Any], mutation: Mutation) -> None:
             _put(data, path, copy.deepcopy(value))
         case Delete(path):
             parent = _at(data, path[:-1])
-            if not isinstance(parent, dict):
+            if not isinstance(parent, dict) or not isinstance(path[-1], str):
                 raise misfit(path, "no map")
             parent.pop(path[-1], None)
         case Insert(path, index, values):

@@ -461,10 +461,11 @@ class RepoSession:
 
     def _receive_unknown(self, message: Sync, header: sync_message.SyncMessage, now: float) -> None:
         document_id = message.document_id
-        writable = any(space.remote_may_write for space in self._spaces.values())
-        if not header.heads or not writable:
-            # It has none either, or may not give us one.
-            self._refuse(document_id, silently=not header.heads)
+        if not header.heads:
+            self._answer(Unavailable(document_id))  # The peer has nothing of it either.
+            return
+        if not any(space.remote_may_write for space in self._spaces.values()):
+            self._refuse(document_id)
             return
         copy = self._copy(document_id)
         if copy.state is None:
