@@ -90,7 +90,7 @@ class Client:
             # Not at the top: a client of a worker does not pay for the host.
             from dxos.services.local import LocalServices
 
-            self._services = LocalServices(self._config)
+            self._services = LocalServices(self._config.data_root, self._config.signal_servers)
         return self._services
 
     @property

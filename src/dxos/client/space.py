@@ -303,7 +303,6 @@ class Space:
             "state": self._state.get().name,
             "role": self._info.role.name,
             "members": len(self._members.get()),
-            "objects": self._info.object_count,
         }
 
     def __repr__(self) -> str:
