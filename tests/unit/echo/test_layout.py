@@ -33,7 +33,7 @@ def test_an_object_is_read_as_it_was_made() -> None:
 
 def test_a_relation_is_read_as_it_was_made() -> None:
     ends = ["dxn:echo:@:" + object_id(number) for number in (2, 3)]
-    structure = ObjectStructure({}, "dxn:type:a.b/Knows:0.1.0", "relation", *ends)
+    structure = ObjectStructure({}, "dxn:type:a.b/Knows:0.1.0", "relation", ends[0], ends[1])
     (row,) = materialize(make_object_document(SPACE_KEY, MILK, structure))
     assert (row.kind, row.source, row.target) == ("relation", *ends)
 
