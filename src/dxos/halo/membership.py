@@ -117,10 +117,10 @@ class MemberGraph:
         return all(parent in self._updates for parent in update.parents)
 
     def _insert(self, update: MemberUpdate) -> None:
-        extends = bool(update.parents) and self._leaves == set(update.parents)
+        # What the space's key says may change who the owners are, and so all the rest.
+        extends = update.issuer != self._space_key and self._leaves == set(update.parents)
         self._updates[update.id] = update
         self._leaves.difference_update(update.parents)
-        # A parentless credential may turn out to be an earlier link of the line (rule 6), which a reading finds out.
         self._leaves.add(update.id)
         if extends and self._reading is not None:
             self._reading.extend(update)
