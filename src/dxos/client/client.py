@@ -291,7 +291,8 @@ class Client:
                 yield runtime
                 await runtime.drain()
             finally:
-                runtime.end(ClosedError("The client was closed."))
+                # Why it ends is not known here yet: a host that fails raises it when this block is left.
+                runtime.stop()
             tasks.cancel_scope.cancel()
 
     def _fail(self, error: Exception) -> None:
@@ -314,7 +315,7 @@ class _Runtime:
         self.spaces = SpaceList(self, self.halo._default_space_id)
         self._by_id: dict[str, Space] = {}
         self._streams: list[contract.Subscription] = []
-        self._ended = False
+        self._stopped, self._ended = False, False
 
     async def open(self, status: Source[SystemStatus | None]) -> None:
         """Follow everything the host tells, and wait until it says that it works."""
@@ -328,20 +329,30 @@ class _Runtime:
     async def drain(self) -> None:
         """Send what is not sent yet."""
         for space in self._by_id.values():
-            await space.db.close()
+            await space.db.drain()
 
-    def end(self, error: DxosError) -> None:
-        """Stop following, and say so to whoever follows this."""
-        if self._ended:
-            return
-        self._ended = True
+    def stop(self) -> None:
+        """Stop following the host."""
+        self._stopped = True
         for stream in self._streams:
             stream.unsubscribe()
-        self.invitations.close(error)
+        self.mesh._stop()
+        self.invitations.stop()
+        self.halo._stop()
+        for space in self._by_id.values():
+            space.db.pause()
+
+    def end(self, error: DxosError) -> None:
+        """Say to whoever follows this that nothing more comes."""
+        if self._ended:
+            return
+        self.stop()
+        self._ended = True
+        self.invitations.end(error)
         for space in self._by_id.values():
             space._end(error)
-        self.halo._close()
-        self.mesh._close()
+        self.halo._end()
+        self.mesh._end()
         self.spaces._complete()
 
     async def create_space(self, properties: Mapping[str, Any] | None = None, /, **more: Any) -> Space:
@@ -373,7 +384,7 @@ class _Runtime:
         self.spaces._next(spaces)
 
     def _spawn(self, function: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        if not self._ended:
+        if not self._stopped:
             self._tasks.start_soon(function)
 
 

@@ -227,13 +227,17 @@ class Database:
         """Catch up on what changed while nothing was followed."""
         await self._fetch([one.id for one in list(self._objects.values()) if core_of(one).state is not None])
 
-    async def close(self) -> None:
-        """Send what is unsent, then never again."""
+    async def drain(self) -> None:
+        """Send what is unsent, then nothing again."""
         await self._settle()
-        self._closed = True
-        self.pause()
+        self.end()
         if self._failure is not None:
             _log.warning("Edits of space %s were refused and nobody flushed: %s", self._space_id, self._failure)
+
+    def end(self) -> None:
+        """Send and follow nothing again."""
+        self._closed = True
+        self.pause()
 
     async def _settle(self) -> None:
         while self._sending:

@@ -201,9 +201,11 @@ class HaloProxy:
             self._services.contacts.query_contacts(self._contacts._next),
         ]
 
-    def _close(self) -> None:
+    def _stop(self) -> None:
         for stream in self._streams:
             stream.unsubscribe()
+
+    def _end(self) -> None:
         self._identity._next(None)
         self._devices._next(())
         self._contacts._next(())

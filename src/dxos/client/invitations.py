@@ -226,14 +226,19 @@ class InvitationsProxy:
         """Follow the host's lists."""
         self._stream = self._service.query_invitations(self._receive)
 
-    def close(self, error: DxosError) -> None:
-        """End every invitation that is open here; the host keeps them."""
+    def stop(self) -> None:
+        """Stop following the host's lists."""
         if self._stream is not None:
             self._stream.unsubscribe()
+
+    def end(self, error: DxosError) -> None:
+        """End every invitation that is open here; the host keeps them."""
         for one in (*self._known.values(), *self._guests):
             one._fail(error)
         self._known.clear()
         self._guests.clear()
+        self.created._complete()
+        self.accepted._complete()
 
     def create(self, invitation: Invitation) -> CancellableInvitation:
         """Host an invitation, or follow one that is hosted already."""

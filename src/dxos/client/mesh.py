@@ -42,9 +42,11 @@ class MeshProxy:
     def _open(self) -> None:
         self._stream = self._service.query_status(self._status._next)
 
-    def _close(self) -> None:
+    def _stop(self) -> None:
         if self._stream is not None:
             self._stream.unsubscribe()
+
+    def _end(self) -> None:
         self._status._next(NetworkStatus(ConnectionState.OFFLINE))
         self._status._complete()
 

@@ -289,7 +289,7 @@ class Space:
             self._state._next(state)
 
     def _end(self, error: DxosError) -> None:
-        self._db.pause()
+        self._db.end()
         self._tell(SpaceState.CLOSED)
         for source in (self._state, self._members, self._pipeline):
             source._error(error)
