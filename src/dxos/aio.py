@@ -96,7 +96,9 @@ class Changes:
             self._event = anyio.Event()
         await self._event.wait()
 
-    async def wait_until(self, condition: Callable[[], bool], *, timeout_s: float | None = None, what: str = "") -> None:
+    async def wait_until(
+        self, condition: Callable[[], bool], *, timeout_s: float | None = None, what: str = ""
+    ) -> None:
         """Return as soon as `condition()` holds; it is looked at now and after each `notify`.
 
         Raises:

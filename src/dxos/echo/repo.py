@@ -180,6 +180,7 @@ class RepoSession:
         self._spaces: dict[str, SharedSpace] = {}
         self._query_at: dict[str, float] = {}
         self._copies: dict[str, _Copy] = {}
+        self._syncing: dict[str, None] = {}  # Documents that are being made equal: those whose copy has a state.
         self._due: dict[str, None] = {}  # Documents to say something about, in order.
         self._answers: deque[Unavailable | CollectionQuery | Collection] = deque()
         self._wanted: dict[str, None] = {}  # Documents that the peer has and should send by itself.
@@ -198,7 +199,7 @@ class RepoSession:
     @property
     def in_sync(self) -> bool:
         """Whether there is nothing left to send and nothing is awaited."""
-        return not (self._due or self._answers or self._wanted or any(c.state for c in self._copies.values()))
+        return not (self._due or self._answers or self._wanted or self._syncing)
 
     def share(self, space: SharedSpace, *, now: float) -> None:
         """Share a space, or change how it is shared; the peer is asked for its documents at once."""
@@ -300,7 +301,7 @@ class RepoSession:
         if copy.pending is not None:
             # Another peer was faster; what this one sent so far is not needed.
             self._unpend(copy)
-            copy.state = None
+            self._settle(document_id, copy)
         if copy.state is None and copy.refused is None and copy.remote == entry.heads:
             return self._tell_position(document_id, copy, entry.heads)
         try:
@@ -315,14 +316,15 @@ class RepoSession:
 
     def _sync(self, document_id: str, copy: _Copy, document: Document, now: float) -> Sync | None:
         heads = document.heads
-        state = copy.state
-        if state is None:
-            state, copy.since = SyncState(), now
+        fresh = copy.state is None
+        state = self._begin(document_id, copy, now)
+        if fresh:
             # Unless the peer told heads that we may not have, we know what it lacks.
             if copy.remote is not None and (copy.remote_known or not copy.remote):
                 document.assume_peer_has(state, copy.remote)
         data = document.generate_sync_message(state)
-        copy.state = None if copy.remote == heads else state
+        if copy.remote == heads:
+            self._settle(document_id, copy)
         if data is None:
             return None
         copy.told = heads
@@ -341,9 +343,7 @@ class RepoSession:
             self._want(document_id, now)
             return None
         document = self._pend(copy)
-        if copy.state is None:
-            copy.state, copy.since = SyncState(), now
-        data = document.generate_sync_message(copy.state)
+        data = document.generate_sync_message(self._begin(document_id, copy, now))
         return None if data is None else Sync(document_id, data, request=not document.heads)
 
     def _handle(self, message: Message, now: float) -> None:
@@ -370,7 +370,7 @@ class RepoSession:
             self._forget(document_id)
             self._events.append(DocumentUnavailable(document_id))
         else:
-            copy.state = None  # The next comparison of the collections tries again.
+            self._settle(document_id, copy)  # The next comparison of the collections tries again.
 
     def _hear_of(self, collection: Collection) -> None:
         space, root_id = self._spaces.get(collection.space_id), collection.root_document_id
@@ -391,7 +391,8 @@ class RepoSession:
             copy = copy or self._copy(document_id)
             if copy.refused is not None:
                 continue  # The two never become equal.
-            copy.state, copy.remote, copy.remote_known = None, remote, remote == heads
+            self._settle(document_id, copy)
+            copy.remote, copy.remote_known = remote, remote == heads
             if remote != heads:
                 self._due[document_id] = None
                 different += 1
@@ -413,7 +414,8 @@ class RepoSession:
             copy = self._copy(document_id)
             settled = header.heads == entry.heads and not header.changes_count and not header.need
             if settled and copy.refused is None:
-                copy.state, copy.remote, copy.remote_known = None, header.heads, True
+                self._settle(document_id, copy)
+                copy.remote, copy.remote_known = header.heads, True
                 self._due[document_id] = None
                 return
             try:
@@ -425,15 +427,14 @@ class RepoSession:
         self, message: Sync, header: sync_message.SyncMessage, entry: DocumentEntry, copy: _Copy, now: float
     ) -> None:
         document_id, space = message.document_id, self._spaces[entry.space_id]
-        if copy.state is None:
-            copy.state, copy.since = SyncState(), now
+        state = self._begin(document_id, copy, now)
         document = self._source.load(document_id)
         self._due[document_id] = None
         copy.remote, copy.remote_known = header.heads, header.heads == entry.heads
         if copy.refused is not None or (header.changes_count and not space.remote_may_write):
             self._receive_refused(message, document, copy, space)
             return
-        self._apply(document_id, document, copy.state, message.data)
+        self._apply(document_id, document, state, message.data)
         if document.heads == entry.heads:
             return
         if space_key_of(document) != space.space_key:
@@ -468,10 +469,9 @@ class RepoSession:
             self._refuse(document_id)
             return
         copy = self._copy(document_id)
-        if copy.state is None:
-            copy.state, copy.since = SyncState(), now
+        state = self._begin(document_id, copy, now)
         document = self._pend(copy)
-        self._apply(document_id, document, copy.state, message.data)
+        self._apply(document_id, document, state, message.data)
         self._due[document_id] = None
         copy.remote, copy.remote_known = header.heads, header.heads == document.heads
         if not document.heads:
@@ -530,6 +530,18 @@ class RepoSession:
             copy = self._copies[document_id] = _Copy()
         return copy
 
+    def _begin(self, document_id: str, copy: _Copy, now: float) -> SyncState:
+        """The state of making this document equal, new where nothing is under way."""
+        if copy.state is None:
+            copy.state, copy.since = SyncState(), now
+            self._syncing[document_id] = None
+        return copy.state
+
+    def _settle(self, document_id: str, copy: _Copy) -> None:
+        """Nothing is under way for this document any more."""
+        copy.state = None
+        self._syncing.pop(document_id, None)
+
     def _pend(self, copy: _Copy) -> Document:
         if copy.pending is None:
             self._pending_count += 1
@@ -549,6 +561,7 @@ class RepoSession:
             self._refused_count -= copy.refused is not None
         self._due.pop(document_id, None)
         self._wanted.pop(document_id, None)
+        self._syncing.pop(document_id, None)
 
     def __repr__(self) -> str:
         return (

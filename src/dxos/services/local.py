@@ -114,7 +114,8 @@ class LocalServices:
     ) -> bool | None:
         stack, self._stack = self._stack, None
         services, self._services = self._services, None
-        assert stack is not None and services is not None, "closed once for each time it was opened"
+        assert stack is not None, "closed once for each time it was opened"
+        assert services is not None
         try:
             return await stack.__aexit__(kind, error, trace)
         finally:

@@ -1,8 +1,8 @@
 """Replicates a space's control feeds over one connection, each on a stream of its own.
 
-The initiator of the connection starts a stream for every feed it knows; the acceptor takes those it knows too, and says
-when it has learned of more. Nothing is uploaded before the peer is authenticated: 0.8.3 does that, and hands the list of
-members to strangers.
+The initiator of the connection starts a stream for every feed it knows; the acceptor takes those it knows too, and
+says when it has learned of more. Nothing is uploaded before the peer is authenticated: 0.8.3 does that, and hands the
+list of members to strangers.
 """
 
 import logging

@@ -150,11 +150,13 @@ async def open_peer(
     """
     try:
         with unwrap_group():
-            async with Network(signal=signal, transport=transport, random=random) as network:
-                async with anyio.create_task_group() as tasks:
-                    peer = Peer(profile, network, tasks, random=random, now_ms=now_ms)
-                    peer.invitations.resume()
-                    yield peer
-                    tasks.cancel_scope.cancel()
+            async with (
+                Network(signal=signal, transport=transport, random=random) as network,
+                anyio.create_task_group() as tasks,
+            ):
+                peer = Peer(profile, network, tasks, random=random, now_ms=now_ms)
+                peer.invitations.resume()
+                yield peer
+                tasks.cancel_scope.cancel()
     finally:
         profile.close()

@@ -66,7 +66,7 @@ class DocumentReplication(Extension):
         self._replicator = replicator
         self._peer: _Peer | None = None
         self._remote_id: str | None = None
-        self._started = anyio.Event()
+        self._started, self._attached = anyio.Event(), anyio.Event()
         self.remote_key: PublicKey | None = None
 
     @property
@@ -79,6 +79,7 @@ class DocumentReplication(Extension):
         await self._started.wait()
         assert self._remote_id is not None
         self._peer = self._replicator.attach(self, self._remote_id)
+        self._attached.set()
         try:
             async with anyio.create_task_group() as tasks:
                 for _ in range(SYNC_CALLS_MAX):
@@ -94,8 +95,8 @@ class DocumentReplication(Extension):
         return Empty()
 
     async def _receive(self, message: SyncMessage) -> Empty:
-        while self._peer is None:  # Its first message may overtake the answer to our start.
-            await anyio.lowlevel.checkpoint()
+        await self._attached.wait()  # Its first message may overtake the answer to our start.
+        assert self._peer is not None
         self._peer.receive(message.payload)
         return Empty()
 
