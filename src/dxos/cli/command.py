@@ -32,6 +32,7 @@ SignalOption = Annotated[
 ]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show logs, and tracebacks of errors.")]
 _COMMON: Final = {"json": JsonOption, "profile": ProfileOption, "signal": SignalOption, "debug": DebugOption}
+_SILENCE: Final = logging.NullHandler()
 _log = logging.getLogger(__name__)
 
 
@@ -160,5 +161,4 @@ def _configure_logging(*, debug: bool) -> None:
         root.setLevel(logging.DEBUG)
     else:
         # What a person must know is said by the commands.
-        root.addHandler(logging.NullHandler())
-        root.propagate = False
+        root.addHandler(_SILENCE)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import anyio
 import typer
 
-from dxos.aio import Changes
+from dxos.aio import Changes, unwrap_group
 from dxos.cli.session import Session
 
 if TYPE_CHECKING:
@@ -40,10 +40,11 @@ async def network_watched(session: Session, client: Client) -> AsyncIterator[Non
                 f"No signalling server answers ({servers}), so no peer can be found yet. Start one: dx signal serve"
             )
 
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(warn)
-        yield
-        tasks.cancel_scope.cancel()
+    with unwrap_group():
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(warn)
+            yield
+            tasks.cancel_scope.cancel()
 
 
 async def sync(session: Session, client: Client, space: Space, seconds: float | None) -> None:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, final
 
 import anyio
 
+from dxos.aio import unwrap_group
 from dxos.cli.connection import network_watched, wait_until_synced
 from dxos.cli.output import Output, plural
 from dxos.cli.prompt import LineReader
 from dxos.cli.session import Session
-from dxos.errors import AuthenticationError
+from dxos.errors import AuthenticationError, DxosError, InvitationCancelledError
 from dxos.limits import INVITATION_ATTEMPTS_MAX
 
 if TYPE_CHECKING:
     from dxos.client.client import Client
     from dxos.client.invitations import AuthenticatingInvitation
     from dxos.client.space import Space
+    from dxos.halo.invitation import Invitation
 
 _FETCH_S_MAX: Final = 60.0
 _SENTENCES: Final = {
@@ -43,11 +45,14 @@ async def join(session: Session, client: Client, code: str, auth_code: str | Non
     async with network_watched(session, client):
         guest = client.accept_invitation(InvitationEncoder.decode(code))
         reporting = guest.subscribe(lambda it: _say_state(output, it.state.name), _ignore)
+        answerer = _Answerer(output, guest, auth_code, LineReader(session.surroundings.stdin))
         try:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(_answer, output, guest, auth_code)
-                joined = await guest
-                tasks.cancel_scope.cancel()
+            with unwrap_group():
+                async with anyio.create_task_group() as tasks:
+                    if guest.get().auth_method.name != "NONE":
+                        tasks.start_soon(answerer.run)
+                    joined = await _outcome(guest, answerer)
+                    tasks.cancel_scope.cancel()
         except anyio.get_cancelled_exc_class():
             with anyio.CancelScope(shield=True):
                 await guest.cancel()
@@ -67,27 +72,60 @@ async def join(session: Session, client: Client, code: str, auth_code: str | Non
     return space
 
 
-async def _answer(output: Output, guest: AuthenticatingInvitation, given: str | None) -> None:
-    """Hand in authentication codes whenever the host wants one."""
-    reader, left = LineReader(), INVITATION_ATTEMPTS_MAX
-    while True:
-        await guest.wait_for(lambda it: it.state.name == "READY_FOR_AUTHENTICATION")
-        typed = given
-        if typed is None:
-            output.prompt("Authentication code: ")
-            typed = await reader.read()
-        if typed is None:
-            await guest.cancel()
-            raise AuthenticationError("The invitation wants an authentication code: give it with --auth-code.")
-        if not typed.strip():
-            continue
-        await guest.authenticate(typed)
-        if guest.state.name == "READY_FOR_AUTHENTICATION":
-            left -= 1
-            if given is not None:
-                await guest.cancel()
-                raise AuthenticationError(f"The authentication code is wrong; {plural(left, 'attempt')} left.")
-            output.say(f"That code is wrong; {plural(left, 'attempt')} left.")
+@final
+class _Answerer:
+    """Hands in authentication codes whenever the host wants one."""
+
+    def __init__(self, output: Output, guest: AuthenticatingInvitation, given: str | None, reader: LineReader) -> None:
+        self._output, self._guest, self._given, self._reader = output, guest, given, reader
+        self._left = INVITATION_ATTEMPTS_MAX
+        self.refusal: DxosError | None = None  # Why this side gave the invitation up.
+
+    async def run(self) -> None:
+        """Answer until the invitation ends; why it ended is for whoever awaits it to say."""
+        try:
+            while self.refusal is None:
+                await self._guest.wait_for(lambda it: it.state.name == "READY_FOR_AUTHENTICATION")
+                await self._answer()
+        except DxosError:
+            if self._guest.error is None and self._guest.state.name != "SUCCESS":
+                raise
+
+    async def _answer(self) -> None:
+        code = await self._ask() if self._given is None else self._given
+        if code is None:
+            await self._give_up("The invitation wants an authentication code: give it with --auth-code.")
+            return
+        if not code.strip():
+            return
+        await self._guest.authenticate(code)
+        if self._guest.state.name != "READY_FOR_AUTHENTICATION":
+            return
+        self._left -= 1
+        sentence = f"The authentication code is wrong; {plural(self._left, 'attempt')} left."
+        if self._given is None:
+            self._output.say(sentence)
+        else:
+            await self._give_up(sentence)
+
+    async def _ask(self) -> str | None:
+        self._output.prompt("Authentication code: ")
+        try:
+            return await self._reader.read()
+        except anyio.get_cancelled_exc_class():
+            self._output.say("")  # What comes next begins on a line of its own.
+            raise
+
+    async def _give_up(self, sentence: str) -> None:
+        self.refusal = AuthenticationError(sentence)
+        await self._guest.cancel()
+
+
+async def _outcome(guest: AuthenticatingInvitation, answerer: _Answerer) -> Invitation:
+    try:
+        return await guest
+    except InvitationCancelledError:
+        raise answerer.refusal or InvitationCancelledError("The invitation was cancelled; ask for a new one.") from None
 
 
 def _say_state(output: Output, state: str) -> None:

@@ -16,8 +16,8 @@ from dxos.cli.session import Session
 from dxos.errors import InvalidValueError, UsageError
 
 if TYPE_CHECKING:
-    from dxos.client.database import Database
     from dxos.client.object import EchoObject
+    from dxos.client.space import Space
 
 app: Final = typer.Typer(help="What a space holds.", no_args_is_help=True)
 STDIN: Final = "-"
@@ -35,14 +35,13 @@ async def add(
     sync_s: SyncOption = None,
 ) -> None:
     """Add objects to a space; they are durable when this ends."""
-    given = _parse(value)
-    values = given if isinstance(given, list) else [given]
-    for one in values:
-        _check_mapping(one)
+    given = _parse(session, value)
+    # All are made before the first is added, so that a mistake in one adds none.
+    objects = [_new_object(one) for one in (given if isinstance(given, list) else [given])]
     async with session.client() as client:
         found = find_space(client.spaces.get(), space)
         await found.wait_until_ready()
-        added = [found.db.add(one) for one in values]
+        added = [found.db.add(one) for one in objects]
         await found.db.flush()
         session.output.result(list(map(document, added)), line(lambda them: "\n".join(one["id"] for one in them)))
         await sync(session, client, found, sync_s)
@@ -59,6 +58,7 @@ async def list_objects(
         str | None, typer.Option("--order-by", metavar="NAME", help="Else in order of creation.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=0, help="At most so many.")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Also the object that holds the space's own name.")] = False,
     sync_s: SyncOption = None,
 ) -> None:
     """List the objects of a space."""
@@ -70,9 +70,8 @@ async def list_objects(
         query = found.db.query(equalities)
         if order_by is not None:
             query = query.order_by(order_by)
-        if limit is not None:
-            query = query.limit(limit)
-        documents = [document(one) for one in await query.run()]
+        hidden = None if all_ else found.info.properties_id
+        documents = [document(one) for one in await query.run() if one.id != hidden][:limit]
         labels = {"id": "Id", "type": "Type", "data": "Content"}
         if not any(one["type"] for one in documents):
             del labels["type"]
@@ -85,7 +84,7 @@ async def get(session: Session, space: SpaceArgument, object_id: IdArgument) -> 
     async with session.client() as client:
         found = find_space(client.spaces.get(), space)
         await found.wait_until_ready()
-        session.output.result(document(await _find(found.db, object_id)), pretty)
+        session.output.result(document(await _find(found, object_id)), pretty)
 
 
 @command(app, "update")
@@ -98,11 +97,11 @@ async def update(
     sync_s: SyncOption = None,
 ) -> None:
     """Set the properties that are named in JSON; the others stay."""
-    given = _check_mapping(_parse(value))
+    given = _new_object(_parse(session, value)).to_dict()
     async with session.client() as client:
         found = find_space(client.spaces.get(), space)
         await found.wait_until_ready()
-        target = await _find(found.db, object_id)
+        target = await _find(found, object_id)
         target.update(given)
         for name in unset or ():
             if name in target:
@@ -124,7 +123,7 @@ async def remove(
         found = find_space(client.spaces.get(), space)
         await found.wait_until_ready()
         # All are found before the first is removed, so that a mistake in one removes none.
-        targets = [await _find(found.db, one) for one in object_ids]
+        targets = [await _find(found, one) for one in object_ids]
         for target in targets:
             found.db.remove(target)
         await found.db.flush()
@@ -138,15 +137,17 @@ def document(target: EchoObject) -> dict[str, Any]:
     return {"id": target.id, "type": target.type, "data": target.to_dict()}
 
 
-async def _find(database: Database, wanted: str) -> EchoObject:
-    objects = {one.id: one for one in await database.query().run()}
-    return objects[find_id(list(objects), wanted)]
+async def _find(space: Space, wanted: str) -> EchoObject:
+    """The object that an id or its beginning names; the one that holds the space's name by its whole id only."""
+    objects = {one.id: one for one in await space.db.query().run()}
+    hidden = space.info.properties_id
+    return objects[find_id([one for one in objects if one != hidden or one == wanted], wanted)]
 
 
-def _parse(text: str) -> Any:
+def _parse(session: Session, text: str) -> Any:
     """Read JSON from an argument or stdin; NaN and Infinity are none."""
     if text == STDIN:
-        text = sys.stdin.read()
+        text = (session.surroundings.stdin or sys.stdin).read()
     try:
         return json.loads(text, parse_constant=_refuse)
     except ValueError as error:
@@ -159,10 +160,13 @@ def _refuse(name: str) -> Any:
     raise ValueError(f"{name} is no JSON value")
 
 
-def _check_mapping(value: Any) -> dict[str, Any]:
+def _new_object(value: Any) -> EchoObject:
+    """An object with these properties, checked."""
+    from dxos.client.object import EchoObject
+
     if not isinstance(value, dict):
         raise InvalidValueError(f'An object is a JSON object such as {{"title": "Milk"}}, not {json.dumps(value):.60}.')
-    return value
+    return EchoObject(value)
 
 
 def _equality(text: str) -> tuple[str, Any]:

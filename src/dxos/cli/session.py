@@ -6,7 +6,7 @@ import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, TextIO, final
 
 from dxos.cli.output import Output
 from dxos.errors import IdentityMissingError
@@ -33,6 +33,7 @@ class Surroundings:
 
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
     services: ServicesProvider | None = None  # None: a host in this process, on the profile's folder.
+    stdin: TextIO | None = None  # None: the process's.
 
 
 @final

@@ -158,11 +158,16 @@ async def _document(space: Space) -> dict[str, Any]:
         "role": info.role.name,
         "members": sum(one.role.is_member for one in present),
         "online": sum(one.presence.name == "ONLINE" for one in present),
-        "objects": await space.db.query().count() if space.is_open else None,
+        "objects": await _count_objects(space) if space.is_open else None,
         "synced": info.synced,
         "refused_changes": info.refused_changes or None,
         "error": None if info.error is None else str(info.error),
     }
+
+
+async def _count_objects(space: Space) -> int:
+    """How many objects there are besides the one that holds the space's name."""
+    return await space.db.query().count() - (space.info.properties_id is not None)
 
 
 async def _wait_open(space: Space) -> None:

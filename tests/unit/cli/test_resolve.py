@@ -44,7 +44,7 @@ def test_a_name_comes_before_the_beginning_of_an_id() -> None:
 
 
 def test_an_ambiguous_beginning_lists_the_candidates() -> None:
-    with pytest.raises(SpaceNotFoundError, match="2 spaces match 'BAA'.*Groceries.*Garden"):
+    with pytest.raises(SpaceNotFoundError, match=r"2 spaces match 'BAA'.*Groceries.*Garden"):
         find_space(ALL, "BAA")
 
 

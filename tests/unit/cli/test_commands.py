@@ -1,0 +1,208 @@
+"""Each command against a host in memory: what it prints for people and programs, and what it refuses."""
+
+import io
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from dxos.cli.main import main
+from dxos.cli.session import Surroundings
+from dxos.testing.services import FakeServices
+
+
+class Dx:
+    """`dx` on one profile in memory."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+        self.stdin = io.StringIO()
+        self._surroundings = Surroundings(environ={}, services=FakeServices(), stdin=self.stdin)
+
+    def __call__(self, *arguments: str, code: int = 0) -> str:
+        """Run a command; what it says goes to `said`."""
+        returned = main(arguments, self._surroundings)
+        printed, self.said = self._capsys.readouterr()
+        assert returned == code, self.said
+        return printed
+
+    def json(self, *arguments: str, code: int = 0) -> Any:
+        return json.loads(self(*arguments, "--json", code=code))
+
+
+@pytest.fixture
+def dx(capsys: pytest.CaptureFixture[str]) -> Dx:
+    return Dx(capsys)
+
+
+@pytest.fixture
+def alice(dx: Dx) -> Dx:
+    dx("identity", "create", "--name", "Alice")
+    dx("space", "create", "Groceries")
+    return dx
+
+
+def test_an_identity_is_created_once_and_shown(dx: Dx) -> None:
+    created = dx.json("identity", "create", "--name", "Alice")
+    assert created["name"] == "Alice"
+    assert created["did"].startswith("did:halo:B")
+    assert dx.json("identity", "show") == created
+    assert dx.json("identity", "create", code=1)["error"]["code"] == "usage.identity-exists"
+
+
+def test_an_identity_can_be_renamed(alice: Dx) -> None:
+    alice("identity", "update", "--name", "Alicia")
+    assert alice.json("identity", "show")["name"] == "Alicia"
+
+
+def test_without_an_identity_the_next_step_is_said(dx: Dx) -> None:
+    for arguments in (("identity", "show"), ("space", "create", "X"), ("space", "join", "abc")):
+        assert dx.json(*arguments, code=1)["error"]["code"] == "usage.identity-missing"
+        assert "dx identity create" in dx.said
+
+
+def test_a_space_is_created_listed_and_described(alice: Dx) -> None:
+    (listed,) = alice.json("space", "list")
+    assert (listed["name"], listed["state"], listed["role"], listed["members"]) == ("Groceries", "READY", "OWNER", 1)
+    assert alice.json("space", "info", "Groceries") == listed
+    assert alice.json("space", "info", listed["id"][:12]) == listed
+    assert listed["id"] in alice("space", "list")
+    assert re.search(r"Name +Groceries", alice("space", "info", "groceries"))
+
+
+def test_without_spaces_the_next_step_is_said(dx: Dx) -> None:
+    dx("identity", "create")
+    assert dx.json("space", "list") == []
+    assert "dx space create" in dx("space", "list")
+    assert dx.json("object", "list", "Groceries", code=1)["error"]["code"] == "usage.space-not-found"
+
+
+def test_members_are_listed_with_their_roles(alice: Dx) -> None:
+    (member,) = alice.json("space", "members", "Groceries")
+    assert (member["name"], member["role"], member["self"]) == ("Alice", "OWNER", True)
+    assert "OWNER" in alice("space", "members", "Groceries")
+
+
+def test_objects_are_added_listed_shown_changed_and_removed(alice: Dx) -> None:
+    (milk,) = alice.json("object", "add", "Groceries", '{"title": "Milk", "done": false, "shop": {"aisle": 3}}')
+    assert milk["data"] == {"title": "Milk", "done": False, "shop": {"aisle": 3}}
+    assert milk in alice.json("object", "list", "Groceries")
+    assert alice.json("object", "get", "Groceries", milk["id"].lower()) == milk
+    updated = alice.json("object", "update", "Groceries", milk["id"], '{"done": true}', "--unset", "shop")
+    assert updated == {**milk, "data": {"title": "Milk", "done": True}}
+    assert alice.json("object", "get", "Groceries", milk["id"]) == updated
+    assert alice.json("object", "remove", "Groceries", milk["id"]) == {"removed": [milk["id"]]}
+    assert milk["id"] not in [one["id"] for one in alice.json("object", "list", "Groceries")]
+
+
+def test_a_list_adds_many_and_stdin_is_read(alice: Dx) -> None:
+    alice.stdin.write('[{"title": "Milk"}, {"title": "Rice"}]')
+    alice.stdin.seek(0)
+    added = alice.json("object", "add", "Groceries", "-")
+    assert [one["data"]["title"] for one in added] == ["Milk", "Rice"]
+    assert [line for line in alice("object", "add", "Groceries", "[{}, {}]").splitlines() if len(line) == 26]
+
+
+def test_objects_can_be_chosen_sorted_and_limited(alice: Dx) -> None:
+    alice(
+        "object", "add", "Groceries", '[{"n": 2, "t": "x"}, {"n": 1, "t": "x"}, {"n": 3, "t": "1"}, {"n": 0, "t": 1}]'
+    )
+
+    def numbers(*options: str) -> list[int]:
+        return [one["data"]["n"] for one in alice.json("object", "list", "Groceries", *options)]
+
+    assert numbers("--where", "t=x", "--order-by", "n") == [1, 2]
+    assert numbers("--where", "t=x", "--order-by", "n", "--limit", "1") == [1]
+    assert numbers("--where", "t=1") == [0]
+    assert numbers("--where", 't="1"') == [3]
+
+
+@pytest.mark.parametrize("value", ["{", "nonsense", "3", '["a"]', "[" * 100_000, '{"a": NaN}', '"text"', ""])
+def test_what_is_no_object_is_refused_and_nothing_is_added(alice: Dx, value: str) -> None:
+    before = alice.json("object", "list", "Groceries")
+    assert alice.json("object", "add", "Groceries", f"{value}", code=1)["error"]["code"] == "usage.value"
+    assert alice.json("object", "list", "Groceries") == before
+
+
+def test_one_wrong_object_of_many_adds_none(alice: Dx) -> None:
+    before = alice.json("object", "list", "Groceries")
+    alice("object", "add", "Groceries", '[{"title": "Milk"}, {"id": "taken"}]', code=1)
+    assert alice.json("object", "list", "Groceries") == before
+
+
+def test_an_unknown_id_removes_nothing_else(alice: Dx) -> None:
+    (milk,) = alice.json("object", "add", "Groceries", '{"title": "Milk"}')
+    refused = alice.json("object", "remove", "Groceries", milk["id"], "0000", code=1)
+    assert refused["error"]["code"] == "usage.object-not-found"
+    assert alice.json("object", "get", "Groceries", milk["id"]) == milk
+
+
+def test_escape_sequences_in_objects_do_not_reach_the_terminal(alice: Dx) -> None:
+    alice("object", "add", "Groceries", json.dumps({"title": "\x1b[2J\x9b2J"}))
+    printed = alice("object", "list", "Groceries") + alice("space", "info", "Groceries")
+    assert "\x1b" not in printed
+    assert "\x9b" not in printed
+
+
+@pytest.mark.parametrize("code", ["", "!!", "abc", "https://example.org/?x=1"])
+def test_what_is_no_invitation_is_refused_before_anything_is_asked(alice: Dx, code: str) -> None:
+    assert alice.json("space", "join", code, code=1)["error"]["code"] == "invitation.code"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["space", "joinn"], "dx space --help"),
+        (["space", "join"], "dx space join --help"),
+        (["nonsense"], "dx --help"),
+        (["space", "share", "X", "--lifetime", "soon"], "dx space share --help"),
+        (["signal", "serve", "--port", "70000"], "dx signal serve --help"),
+    ],
+)
+def test_a_wrong_command_line_is_exit_code_2_and_points_to_the_help(dx: Dx, arguments: list[str], words: str) -> None:
+    assert dx(*arguments, code=2) == ""
+    assert words in dx.said
+    assert dx.json(*arguments, code=2)["error"]["code"] == "usage.arguments"
+
+
+@pytest.mark.parametrize(
+    ("options", "environ"),
+    [
+        (["--profile", "../x"], {}),
+        ([], {"DX_PROFILE": "a/b"}),
+        (["--signal", "http://x"], {}),
+        ([], {"DX_SIGNAL": "nonsense"}),
+        ([], {"DX_CONFIG": "/nowhere.toml"}),
+    ],
+)
+def test_a_wrong_setting_names_itself(
+    options: list[str], environ: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    surroundings = Surroundings(environ=environ, services=FakeServices())
+    assert main(["space", "list", "--json", *options], surroundings) == 1
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == "usage.config"
+
+
+def test_options_may_come_before_or_after_the_command(alice: Dx) -> None:
+    assert json.loads(alice("--json", "space", "list")) == alice.json("space", "list")
+
+
+def test_every_command_has_help(dx: Dx) -> None:
+    commands = ["signal serve", *(f"identity {one}" for one in ("create", "show", "update"))]
+    commands += [f"space {one}" for one in ("create", "list", "info", "members", "share", "join", "watch")]
+    commands += [f"object {one}" for one in ("add", "list", "get", "update", "remove")]
+    for command in commands:
+        printed = dx(*command.split(), "--help")
+        for option in ("--json", "--profile", "--signal", "--debug"):
+            assert option in printed
+
+
+def test_a_bug_is_told_as_one(alice: Dx, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def broken(*_: object) -> Callable[[], None]:
+        raise ZeroDivisionError("oops")
+
+    monkeypatch.setattr("dxos.cli.object.find_space", broken)
+    assert alice.json("object", "list", "Groceries", code=1)["error"]["code"] == "internal"
+    assert "Traceback" not in alice.said
