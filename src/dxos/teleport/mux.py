@@ -227,8 +227,10 @@ class Mux:
         """
         events: list[Event] = []
         for frame in self._frames.receive(untrusted):
+            if self.state is State.CLOSED:
+                break  # Whatever follows the end means nothing.
             message = self._reassemble(frame)
-            if message is not None and self.state is not State.CLOSED:
+            if message is not None:
                 self._command(decode(muxer_pb2.Command, message), events)
         return events
 
