@@ -138,6 +138,7 @@ assert PRESENCE_ANNOUNCE_S < PRESENCE_OFFLINE_S
 # --- Clients ----------------------------------------------------------------------------------------------------------------
 CONTROL_TIMEFRAME_TIMEOUT_S = 10.0  # 0.8.3: how long a joining peer waits for the control feed to arrive.
 STREAM_VALUES_MAX = 1_024  # Values buffered for one slow reader of an observable.
+CLOSE_TIMEOUT_S = 10.0  # What a cancelled client has to store what was not stored yet.
 
 # --- Storage ----------------------------------------------------------------------------------------------------------------
 STORE_BUSY_TIMEOUT_S = 5.0  # How long a statement waits for another process that writes the same file.

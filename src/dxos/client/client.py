@@ -30,6 +30,7 @@ from dxos.client.space import Space, SpaceList
 from dxos.errors import ClosedError, DxosError
 from dxos.halo.invitation import Invitation, InvitationEncoder
 from dxos.keys import PublicKey
+from dxos.limits import CLOSE_TIMEOUT_S
 from dxos.services import contract
 from dxos.services.contract import Services, ServicesProvider, SpaceInfo, SystemStatus
 
@@ -162,9 +163,14 @@ class Client:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.destroy()
-        if error is None and self._error is not None:
-            raise self._error
+        if error is None:
+            await self.destroy()
+            if self._error is not None:
+                raise self._error
+            return
+        # A cancelled block, above all Ctrl-C, stores what it has, but does not take for ever to do so.
+        with anyio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
+            await self.destroy()
 
     # --- While initialized ---
 
@@ -265,8 +271,14 @@ class Client:
         if lock is None:
             lock = self._lock = anyio.Lock()
         try:
-            async with lock:
+            try:
+                lock.acquire_nowait()  # No checkpoint: `destroy` has its effect in a cancelled task too.
+            except anyio.WouldBlock:
+                await lock.acquire()
+            try:
                 yield
+            finally:
+                lock.release()
         finally:
             if not lock.locked():
                 self._lock = None  # The next call may come in another event loop.

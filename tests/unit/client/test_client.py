@@ -166,6 +166,32 @@ async def test_a_cancelled_initialize_leaves_nothing_open() -> None:
     assert not client.initialized
 
 
+async def test_a_cancelled_block_stores_what_it_has_and_closes() -> None:
+    fake = FakeServices()
+    client = Client(services=fake)
+    with anyio.move_on_after(0.01):
+        async with client:
+            await client.halo.create_identity()
+            space = await client.create_space()
+            milk = space.db.add({"title": "Milk"})
+            await anyio.wait_all_tasks_blocked()
+            milk.done = True
+            await anyio.sleep_forever()
+    assert not client.initialized
+    assert fake.network.spaces[space.id].objects[milk.id].row.data["done"] is True
+
+
+async def test_destroying_in_a_cancelled_task_closes() -> None:
+    client = Client(services=FakeServices())
+    await client.initialize()
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await client.destroy()
+    assert not client.initialized
+    await client.initialize()
+    await client.destroy()
+
+
 async def test_clients_close_in_any_order_and_from_any_task() -> None:
     one, two = Client(services=FakeServices()), Client(services=FakeServices())
     await one.initialize()

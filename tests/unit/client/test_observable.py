@@ -3,7 +3,7 @@ import logging
 import anyio
 import pytest
 
-from dxos.client.observable import Signal, Source
+from dxos.client.observable import Signal, Source, Subscription
 from dxos.errors import ClosedError, DeadlineError, InvitationError
 from dxos.limits import STREAM_VALUES_MAX
 
@@ -54,8 +54,14 @@ def test_a_value_that_a_subscriber_causes_comes_after_the_one_that_caused_it() -
 
 def test_a_subscriber_that_left_during_a_delivery_is_not_called() -> None:
     source, seen = Source(0), list[int]()
-    subscriptions = [source.subscribe(lambda value: value and subscriptions[1].unsubscribe())]
-    subscriptions.append(source.subscribe(seen.append))
+    others: list[Subscription] = []
+
+    def end_the_others(value: int) -> None:
+        for other in others if value else ():
+            other.unsubscribe()
+
+    source.subscribe(end_the_others)
+    others.append(source.subscribe(seen.append))
     source._next(1)
     assert seen == [0]
 
