@@ -493,3 +493,26 @@ async def test_a_connection_is_named_in_one_line() -> None:
         await pair.send(b"x")
         assert repr(pair.alice) == "<Connection 61616161→62626262 initiator open>"
     assert repr(pair.bob) == "<Connection 62626262→61616161 acceptor closed>"
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_all_of_it_also_runs_on_asyncio() -> None:
+    bob, gate = Echo(), anyio.Event()
+    bob.items = [b"1"]
+
+    async def wait(payload: bytes) -> None:
+        if payload == b"first":
+            await gate.wait()
+
+    bob.gate = wait
+    async with connected(Echo(), bob) as pair, anyio.create_task_group() as tasks:
+        assert pair.channel is not None
+        tasks.start_soon(pair.send, b"first")
+        assert await pair.send(bytes(100_000)) == bytes(100_000)
+        gate.set()
+        async with await pair.channel.call_stream(START, automerge_pb2.PeerInfo(id="forever"), Message) as stream:
+            assert (await anext(stream)).payload == b"1"
+        with anyio.fail_after(5):
+            await bob.stream_ended.wait()
+    assert pair.alice.error is pair.bob.error is None
+    assert bob.was_cancelled
