@@ -12,10 +12,8 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as installed_version
 from types import TracebackType
-from typing import Any, Final, Self, final
+from typing import Any, Self, final
 
 import anyio
 from anyio.abc import TaskGroup
@@ -35,16 +33,6 @@ from dxos.services import contract
 from dxos.services.contract import Services, ServicesProvider, SpaceInfo, SystemStatus
 
 _log = logging.getLogger("dxos.client")
-
-
-def _version() -> str:
-    try:
-        return installed_version("dxos")
-    except PackageNotFoundError:
-        return "0"  # Run from a folder that was never installed.
-
-
-VERSION: Final = _version()
 
 
 @final
@@ -77,7 +65,13 @@ class Client:
     @property
     def version(self) -> str:
         """The version of this package."""
-        return VERSION
+        # Not at the top: reading what is installed takes longer than the rest of this module.
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            return version("dxos")
+        except PackageNotFoundError:
+            return "0"  # Run from a folder that was never installed.
 
     @property
     def config(self) -> Config:
