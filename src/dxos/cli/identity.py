@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from dxos.services.contract import Identity
 
 app: Final = typer.Typer(help="Who this profile is.", no_args_is_help=True)
+_DEVICE_S_MAX: Final = 1.0  # The device is authorised a moment after the identity is made.
 _LABELS: Final = {"name": "Name", "did": "DID", "key": "Key", "device": "Device", "profile": "Kept in"}
 
 
@@ -26,7 +27,7 @@ async def create(
     """Make this profile's identity: its keys are made here and stay here."""
     async with session.client() as client:
         identity = await client.halo.create_identity(display_name=name)
-        session.output.result(_document(client, identity), fields(_LABELS))
+        session.output.result(await _document(client, identity), fields(_LABELS))
     if not session.output.json:
         session.output.say("Next: dx space create NAME, or dx space join CODE")
 
@@ -35,7 +36,7 @@ async def create(
 async def show(session: Session) -> None:
     """Show this profile's identity."""
     async with session.client() as client:
-        session.output.result(_document(client, require_identity(client)), fields(_LABELS))
+        session.output.result(await _document(client, require_identity(client)), fields(_LABELS))
 
 
 @command(app, "update")
@@ -46,10 +47,14 @@ async def update(
     async with session.client() as client:
         require_identity(client)
         await client.halo.update_profile(display_name=name)
-        session.output.result(_document(client, require_identity(client)), fields(_LABELS))
+        session.output.result(await _document(client, require_identity(client)), fields(_LABELS))
 
 
-def _document(client: Client, identity: Identity) -> dict[str, Any]:
+async def _document(client: Client, identity: Identity) -> dict[str, Any]:
+    import anyio
+
+    with anyio.move_on_after(_DEVICE_S_MAX):
+        await client.halo.devices.wait_for(bool)
     device = client.halo.device
     root = client.config.data_root
     return {

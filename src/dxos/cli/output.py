@@ -120,8 +120,17 @@ class Output:
         self.say(message)
 
     def _print(self, file: TextIO, renderable: RenderableType) -> None:
-        console = self._console(file) if self._status is None else self._status.console
-        console.print(renderable)
+        if not file.isatty():
+            console = self._console(file)
+            with console.capture() as capture:
+                console.print(renderable)
+            # Tables fill their last column up with spaces.
+            file.write("".join(f"{line.rstrip()}\n" for line in capture.get().splitlines()))
+        elif self._status is not None:
+            # On the terminal of the line that is renewed: it steps aside.
+            self._status.console.print(renderable)
+        else:
+            self._console(file).print(renderable)
 
     @staticmethod
     def _console(file: TextIO) -> Console:
