@@ -73,7 +73,15 @@ class ServerStats:
 class SignalServer:
     """The rules, without sockets; `Socket.frames` fill, and `wake` is called with each socket that got some."""
 
-    def __init__(self, *, wake: Callable[[Socket], None], on_event: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        wake: Callable[[Socket], None],
+        on_event: Callable[[str], None] | None = None,
+        sockets_max: int = SIGNAL_SOCKETS_MAX,
+        peers_max: int = SIGNAL_PEERS_PER_SWARM_MAX,
+    ) -> None:
+        self._sockets_max, self._peers_max = sockets_max, peers_max
         self._wake, self._tell = wake, on_event or (lambda _: None)
         self._sockets: set[Socket] = set()
         self._swarms: dict[bytes, dict[bytes, dict[tuple[int, int], Socket]]] = {}  # Swarm, peer, (socket, stream).
@@ -97,8 +105,8 @@ class SignalServer:
         Raises:
             LimitError: There are too many.
         """
-        if len(self._sockets) >= SIGNAL_SOCKETS_MAX:
-            raise LimitError("too many sockets", sockets_max=SIGNAL_SOCKETS_MAX)
+        if len(self._sockets) >= self._sockets_max:
+            raise LimitError("too many sockets", sockets_max=self._sockets_max)
         self._numbers += 1
         socket = Socket(self._numbers, filled_at=now)
         self._sockets.add(socket)
@@ -157,8 +165,8 @@ class SignalServer:
     def _join(self, socket: Socket, stream: int, topic: bytes, peer: bytes, now_ms: int) -> None:
         self._check_stream(socket, stream)
         swarm = self._swarms.get(topic, {})
-        if peer not in swarm and len(swarm) >= SIGNAL_PEERS_PER_SWARM_MAX:
-            raise LimitError("too many peers in a swarm", peers_max=SIGNAL_PEERS_PER_SWARM_MAX)
+        if peer not in swarm and len(swarm) >= self._peers_max:
+            raise LimitError("too many peers in a swarm", peers_max=self._peers_max)
         self._swarms[topic] = swarm
         self._queue(socket, rpc_pb2.Response(id=stream, stream_ready=True))
         present, is_new = list(swarm), peer not in swarm
