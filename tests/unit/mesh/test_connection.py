@@ -375,7 +375,7 @@ async def test_a_slow_peer_makes_callers_wait_instead_of_filling_memory() -> Non
             for _ in range(100):
                 tasks.start_soon(pair.send, bytes(100_000), 600.0)
             await anyio.sleep(0.1)
-            assert pair.alice._session.queued_bytes <= CHANNEL_SEND_BYTES + 2 * 100_000
+            assert pair.alice._outlet.session.queued_bytes <= CHANNEL_SEND_BYTES + 2 * 100_000
     assert len(bob.got) == 101
 
 
