@@ -2,10 +2,12 @@
 
 from dxos.client.client import Client
 from dxos.client.config import Config
-from dxos.client.database import Database, Query, QueryUpdate
+from dxos.client.database import Database
 from dxos.client.invitations import AuthenticatingInvitation, CancellableInvitation
-from dxos.client.object import EchoObject, LiveList, LiveMap
+from dxos.client.live import LiveList, LiveMap
+from dxos.client.object import EchoObject
 from dxos.client.observable import MulticastObservable, Subscription
+from dxos.client.query import Query, QueryUpdate
 from dxos.client.space import Space, SpaceList
 
 __all__ = [

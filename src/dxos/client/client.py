@@ -203,7 +203,7 @@ class Client:
             IdentityMissingError: This device has no identity yet.
             InvalidValueError: A property that cannot be stored.
         """
-        return await self._require().create_space({**(properties or {}), **more})
+        return await self._require().create_space(properties, **more)
 
     def get_space(self, key: str | PublicKey | None = None) -> Space | None:
         """A space by its id or key; without one, the identity's default space. None if there is no such.
@@ -227,10 +227,7 @@ class Client:
         Raises:
             InvitationCodeError: Not a code.
         """
-        runtime = self._require()
-        if isinstance(invitation, str):
-            invitation = InvitationEncoder.decode(invitation)
-        return runtime.invitations.accept(invitation)
+        return self._require().accept_invitation(invitation)
 
     def to_json(self) -> dict[str, Any]:
         """The client as plain data, for people to read; keys are cut short."""
@@ -380,6 +377,8 @@ class _Runtime:
         present = {info.id for info in infos}
         for gone in [one for one in self._by_id if one not in present]:
             self._by_id.pop(gone)._end(ClosedError("The space is gone from this device."))
+        if present - self._by_id.keys():
+            self.halo._read_credentials()  # The identity notes which spaces it is in.
         for info in infos:
             if info.id not in self._by_id:
                 self._by_id[info.id] = Space(info, self.services, self.invitations, self._spawn)

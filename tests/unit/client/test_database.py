@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from dxos.client import Client, EchoObject, QueryUpdate, Space
-from dxos.client.object import core_of
+from dxos.client.state import core_of
 from dxos.echo.query import Equals, Not, Or
 from dxos.errors import (
     ClosedError,

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dxos.client.object import EchoObject, LiveList, LiveMap, core_of
+from dxos.client.live import LiveList, LiveMap
+from dxos.client.object import EchoObject
+from dxos.client.state import core_of
 from dxos.errors import InvalidValueError, UsageError
 
 MILK: dict[str, Any] = {"title": "Milk", "done": False, "tags": ["dairy"], "shop": {"aisle": 3}}

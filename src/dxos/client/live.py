@@ -1,0 +1,351 @@
+"""Maps and lists inside an object, which feel like `dict` and `list` and note each change as a mutation.
+
+A part knows what it is, not where: where it is, is looked up when it changes. So it stays itself when its neighbours
+move; taken out of the object, it can be read and not changed.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, MutableSequence, Sequence
+from typing import TYPE_CHECKING, Any, Final, SupportsIndex, cast, final, overload
+
+from dxos.client.state import Core, Owner, core_of
+from dxos.echo.mutation import Delete, Insert, Mutation, Put, Remove, Splice, check_value
+from dxos.echo.rows import Path, reference, reference_dxn
+from dxos.errors import InvalidValueError, UsageError
+from dxos.limits import VALUE_DEPTH_MAX
+
+if TYPE_CHECKING:
+    from dxos.client.object import EchoObject
+
+_DXN: Final = re.compile(r"dxn:echo:(@|B[A-Z2-7]{32}):([0-9A-HJKMNP-TV-Z]{26})")
+_MISSING: Final = object()
+_NODE_SLOTS: Final = frozenset({"_object", "parent", "target"})
+
+
+class Node:
+    """A map or list inside an object: what it is (`target`), and in what it is (`parent`)."""
+
+    __slots__ = ("__weakref__", "_object", "parent", "target")
+
+    _object: EchoObject
+    parent: Node | None
+    target: Any
+
+    def __init__(self, owner: EchoObject, parent: Node | None, target: Any) -> None:
+        # Past the `__setattr__` of maps, which makes properties of the data.
+        object.__setattr__(self, "_object", owner)
+        object.__setattr__(self, "parent", parent)
+        object.__setattr__(self, "target", target)
+
+    def find(self) -> Path | None:
+        """Where this is in the object now; None if it was taken out."""
+        if self.parent is None:
+            return () if self.target is core_of(self._object).data else None
+        path = self.parent.find()
+        if path is None:
+            return None
+        held = self.parent.target
+        for step, value in held.items() if isinstance(held, dict) else enumerate(held):
+            if value is self.target:
+                return (*path, step)
+        return None
+
+    def path(self) -> Path:
+        path = self.find()
+        if path is None:
+            raise UsageError("This part was taken out of its object, or replaced; read it from the object again.")
+        return path
+
+    def edit(self, mutation: Mutation, change: Callable[[Any], None]) -> None:
+        """Check, change the target, and note the mutation."""
+        core = core_of(self._object)
+        core.begin(mutation)
+        change(self.target)
+        core.end(mutation, self._object)
+
+    def shown(self, value: Any) -> Any:
+        """A stored value as the application sees it."""
+        if not isinstance(value, dict | list):
+            return value
+        core = core_of(self._object)
+        dxn = reference_dxn(value)
+        if dxn is not None:
+            found = _referred(core, dxn)
+            if found is not None:
+                return found
+        node = core.nodes.get(id(value))
+        if node is None:
+            node = (LiveMap if isinstance(value, dict) else LiveList)(self._object, self, value)
+            core.nodes[id(value)] = node
+        return node
+
+    def stored(self, value: Any, path: Path) -> Any:
+        """An application's value as it is stored: plain, and shared with nobody."""
+        return plain(value, core_of(self._object), path)
+
+
+@final
+class LiveMap(Node, MutableMapping[str, Any]):
+    """A map inside an object: a `dict` whose keys are attributes too, as far as they are no methods of `dict`."""
+
+    __slots__ = ()
+
+    def __getitem__(self, key: str) -> Any:
+        return self.shown(self.target[key])
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        path = (*self.path(), key)
+        if isinstance(value, Node) and self.target.get(key, _MISSING) is value.target:
+            return  # `obj.tags += [...]` ends with an assignment of what is there.
+        value = self.stored(value, path)
+        self.edit(Put(path, value), lambda target: target.__setitem__(key, copy.deepcopy(value)))
+
+    def __delitem__(self, key: str) -> None:
+        if key not in self.target:
+            raise KeyError(key)
+        self.edit(Delete((*self.path(), key)), lambda target: target.__delitem__(key))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.target)
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(f"there is no property {name!r}") from None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _NODE_SLOTS:
+            object.__setattr__(self, name, value)
+        elif name.startswith("_") or hasattr(type(self), name):
+            raise AttributeError(f"{name!r} is no free name; write [{name!r}] for a property of that name")
+        else:
+            self[name] = value
+
+    def __delattr__(self, name: str) -> None:
+        try:
+            del self[name]
+        except KeyError:
+            raise AttributeError(f"there is no property {name!r}") from None
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, LiveMap):
+            return bool(self.target == other.target)
+        return bool(self.target == plain(other, None)) if isinstance(other, Mapping) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def to_dict(self) -> dict[str, Any]:
+        """A copy as plain data; references are `{"/": DXN}`."""
+        return cast(dict[str, Any], copy.deepcopy(self.target))
+
+    def splice(self, key: str, index: int, delete_count: int = 0, insert: str = "") -> None:
+        """Replace characters of the text at `key`, so that peers' edits beside it are kept.
+
+        Args:
+            key: Of a text.
+            index: Where to begin, in characters.
+            delete_count: How many characters go.
+            insert: What comes in their place.
+
+        Raises:
+            InvalidValueError: There is no text, or it is shorter.
+        """
+        path = (*self.path(), key)
+        text = self.target.get(key)
+        if not isinstance(text, str):
+            raise InvalidValueError(f"{key}: there is no text at this place")
+        if min(index, delete_count) < 0 or index + delete_count > len(text):
+            raise InvalidValueError(f"{key}: the text has {len(text)} characters")
+        after = text[:index] + insert + text[index + delete_count :]
+        self.edit(Splice(path, index, delete_count, insert), lambda target: target.__setitem__(key, after))
+
+    def __repr__(self) -> str:
+        return repr(self.target)
+
+
+@final
+class LiveList(Node, MutableSequence[Any]):
+    """A list inside an object: a `list`, slices included."""
+
+    __slots__ = ()
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> Any: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Any]: ...
+    def __getitem__(self, index: SupportsIndex | slice) -> Any:
+        if isinstance(index, slice):
+            return [self.shown(value) for value in self.target[index]]
+        return self.shown(self.target[index])
+
+    @overload
+    def __setitem__(self, index: SupportsIndex, value: Any) -> None: ...
+    @overload
+    def __setitem__(self, index: slice, value: Iterable[Any]) -> None: ...
+    def __setitem__(self, index: SupportsIndex | slice, value: Any) -> None:
+        if isinstance(index, slice):
+            self._set_slice(index, list(value))
+            return
+        place = self._place(index)
+        path = (*self.path(), place)
+        if isinstance(value, Node) and self.target[place] is value.target:
+            return
+        value = self.stored(value, path)
+        self.edit(Put(path, value), lambda target: target.__setitem__(place, copy.deepcopy(value)))
+
+    def __delitem__(self, index: SupportsIndex | slice) -> None:
+        if isinstance(index, slice):
+            # From the end, so that what is still to go stays at its place.
+            places = sorted(range(*index.indices(len(self))), reverse=True)
+            if places and places[0] - places[-1] + 1 == len(places):
+                self._remove(places[-1], len(places))
+                return
+            for place in places:
+                self._remove(place, 1)
+            return
+        self._remove(self._place(index), 1)
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def __iter__(self) -> Iterator[Any]:
+        for value in self.target:
+            yield self.shown(value)
+
+    def insert(self, index: SupportsIndex, value: Any) -> None:
+        """Insert one value before `index`; as for a list, any index is allowed."""
+        place = slice(index, None).indices(len(self))[0]
+        self._insert(place, [value])
+
+    def extend(self, values: Iterable[Any]) -> None:
+        """Append values, as one edit."""
+        self._insert(len(self), list(values))
+
+    def clear(self) -> None:
+        """Remove all elements, as one edit."""
+        self._remove(0, len(self))
+
+    def sort(self, *, key: Callable[[Any], Any] | None = None, reverse: bool = False) -> None:
+        """Sort in place: every element is removed and inserted again, so a peer's edits of them may be lost."""
+        self[:] = sorted(self, key=key, reverse=reverse)
+
+    def copy(self) -> list[Any]:
+        """A plain list of the elements."""
+        return list(self)
+
+    def _set_slice(self, index: slice, values: list[Any]) -> None:
+        start, stop, step = index.indices(len(self))
+        if step == 1:
+            # Before anything is removed, because the values may be elements of this list.
+            values = [self.stored(value, (*self.path(), start)) for value in values]
+            for value in values:
+                check_value(value, (*self.path(), start))
+            self._remove(start, max(stop - start, 0))
+            self._insert(start, values)
+            return
+        places = range(start, stop, step)
+        if len(places) != len(values):
+            raise ValueError(f"{len(values)} values for a slice of {len(places)}")
+        for place, value in zip(places, [self.stored(value, self.path()) for value in values], strict=True):
+            self[place] = value
+
+    def _insert(self, place: int, values: list[Any]) -> None:
+        path = self.path()
+        values = [self.stored(value, (*path, place)) for value in values]
+        if values:
+            self.edit(
+                Insert(path, place, tuple(values)),
+                lambda target: target.__setitem__(slice(place, place), copy.deepcopy(values)),
+            )
+
+    def _remove(self, place: int, count: int) -> None:
+        if count:
+            self.edit(Remove(self.path(), place, count), lambda target: target.__delitem__(slice(place, place + count)))
+
+    def _place(self, index: SupportsIndex) -> int:
+        place = index.__index__()
+        if place < 0:
+            place += len(self)
+        if not 0 <= place < len(self):
+            raise IndexError("list index out of range")
+        return place
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, LiveList):
+            return bool(self.target == other.target)
+        return bool(self.target == plain(other, None)) if isinstance(other, list) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __add__(self, other: Sequence[Any]) -> list[Any]:
+        return [*self, *other]
+
+    def __radd__(self, other: Sequence[Any]) -> list[Any]:
+        return [*other, *self]
+
+    def to_list(self) -> list[Any]:
+        """A copy as plain data; references are `{"/": DXN}`."""
+        return cast(list[Any], copy.deepcopy(self.target))
+
+    def __repr__(self) -> str:
+        return repr(self.target)
+
+
+def _referred(core: Core, dxn: str) -> EchoObject | None:
+    match = _DXN.fullmatch(dxn)
+    if match is None:
+        return None
+    space, object_id = match.groups()
+    found = core.references.get(object_id)
+    if found is None and core.home is not None and space in ("@", core.home.space_id):
+        found = core.references[object_id] = core.home.refer(object_id)
+    return found
+
+
+def references_in(data: Any) -> Iterator[str]:
+    """The ids of the objects that some data refers to by `@`, once for each reference."""
+    dxn = reference_dxn(data)
+    if dxn is not None:
+        match = _DXN.fullmatch(dxn)
+        if match is not None and match[1] == "@":
+            yield match[2]
+    elif isinstance(data, dict | list):
+        for value in data.values() if isinstance(data, dict) else data:
+            if isinstance(value, dict | list):
+                yield from references_in(value)
+
+
+def plain(value: Any, core: Core | None, path: Path = ()) -> Any:
+    """A copy of a value with nothing live in it: objects become references, and join the database of `core`."""
+    match value:
+        case Owner():
+            return _refer_to(cast("EchoObject", value), core, path)
+        case Node():
+            return copy.deepcopy(value.target)
+        case _ if len(path) > VALUE_DEPTH_MAX + 1:
+            # A cycle, most likely; whoever checks the value refuses it.
+            return value
+        case Mapping():
+            return {key: plain(inner, core, (*path, key)) for key, inner in value.items()}
+        case list() | tuple():
+            return [plain(inner, core, (*path, index)) for index, inner in enumerate(value)]
+    return value
+
+
+def _refer_to(target: EchoObject, core: Core | None, path: Path) -> dict[str, str]:
+    other = core_of(target)
+    if core is not None:
+        if core.home is not None and other.home is None:
+            core.home.add(target)
+        elif core.home is not other.home and other.home is not None:
+            place = ".".join(map(str, path)) or "the object"
+            raise InvalidValueError(f"{place}: an object of another space cannot be referred to")
+        core.references[other.object_id] = target
+    return reference(f"dxn:echo:@:{other.object_id}")

@@ -1,0 +1,257 @@
+"""The state behind one object: the host's row, own edits that are on their way, and what they make together.
+
+    free ──add──▶ creating ──take──▶ under way ──settle──▶ kept ──edits──▶ unsent ──take──▶ under way ──▶ …
+     ▲                                   └──roll_back: a new object is free again, a kept one is the host's row
+
+Invariants:
+1. `data` is the host's row with all own edits, in order.
+2. While an own edit is on its way, rows of this object wait: the answer to the edit holds them too, so nothing is ever
+   seen twice or undone for a moment.
+3. Data that came from the host is shared, and copied before the first change.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Final, Protocol, final
+from weakref import WeakValueDictionary
+
+from dxos.client.observable import Signal
+from dxos.echo.mutation import Mutation, apply_to_row, check
+from dxos.echo.rows import ObjectRow, Path, same_value
+from dxos.errors import InvalidValueError, ObjectNotFoundError, UsageError
+from dxos.keys.ids import make_object_id
+from dxos.services.contract import Edit, ObjectState
+
+if TYPE_CHECKING:
+    from dxos.client.object import EchoObject
+
+_RANDOM_BYTES: Final = 10
+
+
+@final
+class _ObjectIds:
+    """Ids that sort in the order in which this process made them, also within one millisecond."""
+
+    def __init__(self) -> None:
+        self._ms, self._random = 0, 0
+
+    def next(self) -> str:
+        now_ms = time.time_ns() // 1_000_000
+        if now_ms > self._ms:
+            # The highest bit stays clear, so that counting up never overflows.
+            self._ms, self._random = now_ms, int.from_bytes(os.urandom(_RANDOM_BYTES), "big") >> 1
+        else:
+            self._random += 1
+        return make_object_id(self._ms, self._random.to_bytes(_RANDOM_BYTES, "big"))
+
+
+object_ids: Final = _ObjectIds()
+
+
+class Home(Protocol):
+    """What an object asks of the database it is in."""
+
+    @property
+    def space_id(self) -> str: ...
+
+    def check_writable(self) -> None:
+        """Raise if nothing can be written now."""
+        ...
+
+    def edited(self, target: EchoObject) -> None:
+        """Say that the object has edits to send."""
+        ...
+
+    def add(self, value: EchoObject) -> EchoObject: ...
+
+    def refer(self, object_id: str) -> EchoObject:
+        """The object of that id, perhaps not loaded yet."""
+        ...
+
+    async def load(self, target: EchoObject) -> None: ...
+
+
+class Place(Protocol):
+    """A map or list inside an object that the application holds."""
+
+    target: Any
+
+    def find(self) -> Path | None:
+        """Where it is in the object now; None if it was taken out."""
+        ...
+
+
+class Owner:
+    """What an object is to the parts inside it: the holder of the state."""
+
+    __slots__ = ("__weakref__", "_core")
+
+    _core: Core
+
+
+@final
+class Core:
+    """The state behind one object. The object refers to it and not the reverse, so an unused object goes at once."""
+
+    def __init__(self, object_id: str, data: dict[str, Any], type: str | None = None) -> None:
+        self.object_id = object_id
+        self.type = type
+        self.home: Home | None = None
+        self.state: ObjectState | None = None  # The host's; None until it has told us.
+        self.data = data
+        self.owned = True  # Whether `data` is ours to change; the host's rows are shared.
+        self.loaded = True
+        self.missing = False  # The host was asked, and knows no such object.
+        self.deleted = False
+        self.meta: dict[str, Any] = {}
+        self.unsent: list[Mutation] = []
+        self.sent: list[Mutation] = []
+        self.creating = False  # The host does not have the object; what is to be sent is the whole of it.
+        self.under_way = False
+        self.deferred: ObjectState | None = None  # The newest row that came while an own edit was under way.
+        self.references: dict[str, EchoObject] = {}  # Keeps what this object refers to alive while it is.
+        self.nodes: WeakValueDictionary[int, Place] = WeakValueDictionary()
+        self.changed: Signal[EchoObject] = Signal()
+
+    # --- Reading ---
+
+    def check_loaded(self) -> None:
+        if self.loaded:
+            return
+        if self.missing:
+            raise ObjectNotFoundError(f"There is no object {self.object_id} in this space (yet).")
+        raise UsageError(f"Object {self.object_id} is not loaded yet: `await obj.load()` first.")
+
+    def row(self) -> ObjectRow:
+        """The object as the application sees it; shares `data`."""
+        if self.state is not None:
+            base = self.state.row
+            return ObjectRow(
+                self.object_id, base.kind, base.type, self.deleted, base.source, base.target, self.meta, self.data
+            )
+        return ObjectRow(self.object_id, type=self.type, deleted=self.deleted, meta=self.meta, data=self.data)
+
+    # --- Writing ---
+
+    def begin(self, mutation: Mutation) -> None:
+        """Check an edit and make the data changeable; the caller changes it, then calls `end`."""
+        self.check_loaded()
+        check(mutation)
+        if self.home is not None:
+            self.home.check_writable()
+        if not self.owned:
+            self.replace(copy.deepcopy(self.data), owned=True)
+
+    def end(self, mutation: Mutation, target: EchoObject) -> None:
+        """Note the edit for the host."""
+        if self.home is None:
+            return
+        # Before an object is sent for the first time, it is sent as it is then.
+        if not (self.creating and not self.under_way):
+            self.unsent.append(mutation)
+        self.home.edited(target)
+
+    def take(self) -> Edit:
+        """What to send now; until `settle` or `roll_back`, it is under way."""
+        self.under_way = True
+        if self.creating:
+            data, meta = copy.deepcopy(self.data), copy.deepcopy(self.meta)
+            return Edit(
+                self.object_id,
+                create=ObjectRow(self.object_id, type=self.type, deleted=self.deleted, meta=meta, data=data),
+            )
+        self.sent, self.unsent = self.unsent, []
+        heads = self.state.heads if self.state is not None else ()
+        return Edit(self.object_id, mutations=tuple(self.sent), base_heads=heads)
+
+    def settle(self, answer: ObjectState) -> bool:
+        """The host has applied what was under way; whether the application sees a difference."""
+        self.under_way, self.creating, self.sent = False, False, []
+        newest = answer
+        for other in (self.deferred, self.state):
+            if other is not None and other.version > newest.version:
+                newest = other
+        self.deferred = None
+        return self._adopt(newest)
+
+    def roll_back(self) -> bool:
+        """The host has refused what was under way: back to what it has; whether the application sees a difference."""
+        self.under_way, self.sent, self.unsent = False, [], []
+        if self.creating:
+            # As before it was added: the application may correct it and add it again.
+            self.home, self.creating = None, False
+            return True
+        newest, self.deferred = self.deferred or self.state, None
+        return newest is not None and self._adopt(newest)
+
+    def receive(self, state: ObjectState) -> bool:
+        """A row from the host; whether the application sees a difference now."""
+        if self.state is not None and state.version <= self.state.version:
+            return False
+        if self.under_way or self.unsent or self.creating:
+            if self.deferred is None or state.version > self.deferred.version:
+                self.deferred = state
+            return False
+        return self._adopt(state)
+
+    def _adopt(self, state: ObjectState) -> bool:
+        row, self.state = state.row, state
+        self.type = row.type
+        was_loaded, self.loaded, self.missing = self.loaded, True, False
+        owned = False
+        if self.unsent:
+            row, self.unsent = _replay(row, self.unsent)
+            owned = True
+        same = was_loaded and same_value(row.data, self.data)
+        if same and row.deleted == self.deleted and same_value(row.meta, self.meta):
+            return False
+        self.deleted, self.meta = row.deleted, row.meta
+        if not same:
+            self.replace(row.data, owned=owned)
+        return True
+
+    def replace(self, data: dict[str, Any], *, owned: bool) -> None:
+        """Put other data in place; nested maps and lists that are in use go on with what is at their place there."""
+        places = []
+        for node in list(self.nodes.values()):
+            path = node.find()
+            if path is not None:
+                places.append((node, path))
+        self.nodes.clear()
+        self.data, self.owned = data, owned
+        for node, path in places:
+            found: Any = data
+            for step in path:
+                found = _step(found, step)
+            if type(found) is type(node.target):
+                node.target = found
+                self.nodes[id(found)] = node
+
+
+def core_of(target: EchoObject) -> Core:
+    """The state behind an object; for this package only."""
+    return target._core
+
+
+def _replay(row: ObjectRow, mutations: Iterable[Mutation]) -> tuple[ObjectRow, list[Mutation]]:
+    """The row with the mutations that still fit it, and those; a peer may have removed what the others change."""
+    fitting = []
+    for mutation in mutations:
+        try:
+            row = apply_to_row(row, [mutation])
+        except InvalidValueError:
+            continue
+        fitting.append(mutation)
+    return row, fitting
+
+
+def _step(value: Any, step: str | int) -> Any:
+    if isinstance(value, dict) and isinstance(step, str):
+        return value.get(step)
+    if isinstance(value, list) and isinstance(step, int) and step < len(value):
+        return value[step]
+    return None
