@@ -11,13 +11,14 @@ import typer
 from dxos.cli.command import command
 from dxos.cli.connection import SyncOption, sync
 from dxos.cli.output import line, plural, pretty, rows
-from dxos.cli.resolve import find_id, find_space
-from dxos.cli.session import Session
+from dxos.cli.resolve import find_id
+from dxos.cli.session import Session, ready_space
 from dxos.errors import InvalidValueError, UsageError
 
 if TYPE_CHECKING:
     from dxos.client.object import EchoObject
     from dxos.client.space import Space
+    from dxos.echo.query import Equals
 
 app: Final = typer.Typer(help="What a space holds.", no_args_is_help=True)
 STDIN: Final = "-"
@@ -39,8 +40,7 @@ async def add(
     # All are made before the first is added, so that a mistake in one adds none.
     objects = [_new_object(one) for one in (given if isinstance(given, list) else [given])]
     async with session.client() as client:
-        found = find_space(client.spaces.get(), space)
-        await found.wait_until_ready()
+        found = await ready_space(client, space)
         added = [found.db.add(one) for one in objects]
         await found.db.flush()
         session.output.result(list(map(document, added)), line(lambda them: "\n".join(one["id"] for one in them)))
@@ -52,7 +52,8 @@ async def list_objects(
     session: Session,
     space: SpaceArgument,
     where: Annotated[
-        list[str] | None, typer.Option("--where", metavar="NAME=VALUE", help="Only these; the value as JSON or text.")
+        list[str] | None,
+        typer.Option("--where", metavar="NAME=VALUE", help="Only these; value as JSON or text; a.b goes inside."),
     ] = None,
     order_by: Annotated[
         str | None, typer.Option("--order-by", metavar="NAME", help="Else in order of creation.")
@@ -62,12 +63,13 @@ async def list_objects(
     sync_s: SyncOption = None,
 ) -> None:
     """List the objects of a space."""
-    equalities = dict(map(_equality, where or ()))
+    from dxos.echo.query import And
+
+    wanted = And(tuple(map(_equality, where or ())))
     async with session.client() as client:
-        found = find_space(client.spaces.get(), space)
-        await found.wait_until_ready()
+        found = await ready_space(client, space)
         await sync(session, client, found, sync_s)
-        query = found.db.query(equalities)
+        query = found.db.query(wanted)
         if order_by is not None:
             query = query.order_by(order_by)
         hidden = None if all_ else found.info.properties_id
@@ -82,8 +84,7 @@ async def list_objects(
 async def get(session: Session, space: SpaceArgument, object_id: IdArgument) -> None:
     """Show one object."""
     async with session.client() as client:
-        found = find_space(client.spaces.get(), space)
-        await found.wait_until_ready()
+        found = await ready_space(client, space)
         session.output.result(document(await _find(found, object_id)), pretty)
 
 
@@ -99,8 +100,7 @@ async def update(
     """Set the properties that are named in JSON; the others stay."""
     given = _new_object(_parse(session, value)).to_dict()
     async with session.client() as client:
-        found = find_space(client.spaces.get(), space)
-        await found.wait_until_ready()
+        found = await ready_space(client, space)
         target = await _find(found, object_id)
         target.update(given)
         for name in unset or ():
@@ -120,8 +120,7 @@ async def remove(
 ) -> None:
     """Remove objects from a space."""
     async with session.client() as client:
-        found = find_space(client.spaces.get(), space)
-        await found.wait_until_ready()
+        found = await ready_space(client, space)
         # All are found before the first is removed, so that a mistake in one removes none.
         targets = [await _find(found, one) for one in object_ids]
         for target in targets:
@@ -169,11 +168,14 @@ def _new_object(value: Any) -> EchoObject:
     return EchoObject(value)
 
 
-def _equality(text: str) -> tuple[str, Any]:
+def _equality(text: str) -> Equals:
+    from dxos.echo.query import Equals
+
     name, equals, value = text.partition("=")
     if not name or not equals:
         raise UsageError(f"--where takes NAME=VALUE, not {text!r:.60}.")
+    path = tuple(name.split("."))
     try:
-        return name, json.loads(value, parse_constant=_refuse)
+        return Equals(path, json.loads(value, parse_constant=_refuse))
     except ValueError:
-        return name, value
+        return Equals(path, value)

@@ -10,9 +10,7 @@ from dxos.cli import joining, sharing, watching
 from dxos.cli.command import command
 from dxos.cli.connection import SyncOption, sync
 from dxos.cli.output import fields, rows
-from dxos.cli.resolve import find_space
-from dxos.cli.session import Session, require_identity
-from dxos.errors import SpaceNotReadyError
+from dxos.cli.session import Session, choose_space, ready_space, require_identity, wait_until_opened
 from dxos.limits import INVITATION_LIFETIME_S, INVITATION_TIMEOUT_S
 
 if TYPE_CHECKING:
@@ -21,7 +19,6 @@ if TYPE_CHECKING:
 
 app: Final = typer.Typer(help="Spaces, who is in them, and what happens in them.", no_args_is_help=True)
 SpaceArgument = Annotated[str, typer.Argument(metavar="SPACE", help="Id, key, beginning of either, or name.")]
-_OPEN_S_MAX: Final = 2.0  # How long `list` waits for spaces to open before it shows what is known without.
 _LABELS: Final = {
     "name": "Name",
     "id": "Id",
@@ -54,6 +51,7 @@ async def create(
 async def list_spaces(session: Session) -> None:
     """List the spaces of this profile."""
     async with session.client() as client:
+        await wait_until_opened(client.spaces.get())
         documents = [await _document(space) for space in client.spaces.get()]
         session.output.result(documents, rows(_COLUMNS, empty="No spaces: dx space create NAME, or dx space join CODE"))
 
@@ -62,8 +60,7 @@ async def list_spaces(session: Session) -> None:
 async def info(session: Session, space: SpaceArgument, sync_s: SyncOption = None) -> None:
     """Show what is known of a space."""
     async with session.client() as client:
-        found = find_space(client.spaces.get(), space)
-        await _wait_open(found)
+        found = await choose_space(client, space)
         await sync(session, client, found, sync_s)
         session.output.result(await _document(found), fields(_LABELS))
 
@@ -72,8 +69,7 @@ async def info(session: Session, space: SpaceArgument, sync_s: SyncOption = None
 async def members(session: Session, space: SpaceArgument, sync_s: SyncOption = None) -> None:
     """List the members of a space; others are online only while they are connected to this command."""
     async with session.client() as client:
-        found = find_space(client.spaces.get(), space)
-        await _wait_open(found)
+        found = await choose_space(client, space)
         await sync(session, client, found, sync_s)
         session.output.result(
             [member_document(one) for one in found.members.get()], rows(_MEMBER_COLUMNS, empty="No members.")
@@ -101,8 +97,7 @@ async def share(
     terms = sharing.Terms(not no_auth, multi_use, round(lifetime), timeout, role)
     async with session.client() as client:
         require_identity(client)
-        found = find_space(client.spaces.get(), space)
-        await found.wait_until_ready()
+        found = await ready_space(client, space)
         await sharing.share(session, client, found, terms, qr=qr)
 
 
@@ -129,8 +124,7 @@ async def watch(
 ) -> None:
     """Stay online and print what changes in a space, until Ctrl-C."""
     async with session.client() as client:
-        found = find_space(client.spaces.get(), space)
-        await found.wait_until_ready()
+        found = await ready_space(client, space)
         await watching.watch(session, client, found, show_present=all_)
 
 
@@ -147,7 +141,7 @@ def member_document(member: SpaceMember) -> dict[str, Any]:
 
 
 async def _document(space: Space) -> dict[str, Any]:
-    await _wait_open(space)
+    await wait_until_opened([space])
     present = space.members.get()
     info = space.info
     return {
@@ -168,14 +162,3 @@ async def _document(space: Space) -> dict[str, Any]:
 async def _count_objects(space: Space) -> int:
     """How many objects there are besides the one that holds the space's name."""
     return await space.db.query().count() - (space.info.properties_id is not None)
-
-
-async def _wait_open(space: Space) -> None:
-    """Wait a moment for a space that is opening; one that cannot is shown as it is."""
-    import anyio
-
-    with anyio.move_on_after(_OPEN_S_MAX):
-        try:
-            await space.wait_until_ready()
-        except SpaceNotReadyError:
-            return

@@ -13,7 +13,7 @@ from dxos.cli.session import Session
 
 if TYPE_CHECKING:
     from dxos.client.client import Client
-    from dxos.client.database import QueryUpdate
+    from dxos.client.query import QueryUpdate
     from dxos.client.space import Space
     from dxos.services.contract import SpaceMember
 

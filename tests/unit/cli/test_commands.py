@@ -116,7 +116,12 @@ def test_objects_can_be_chosen_sorted_and_limited(alice: Dx) -> None:
     assert numbers("--where", "t=x", "--order-by", "n") == [1, 2]
     assert numbers("--where", "t=x", "--order-by", "n", "--limit", "1") == [1]
     assert numbers("--where", "t=1") == [0]
+    assert numbers("--where", "t=1", "--where", "n=0") == [0]
     assert numbers("--where", 't="1"') == [3]
+
+    (inside,) = alice.json("object", "add", "Groceries", '{"shop": {"aisle": 3}}')
+    assert alice.json("object", "list", "Groceries", "--where", "shop.aisle=3") == [inside]
+    assert alice.json("object", "list", "Groceries", "--where", "nonsense", code=1)["error"]["code"] == "usage"
 
 
 @pytest.mark.parametrize("value", ["{", "nonsense", "3", '["a"]', "[" * 100_000, '{"a": NaN}', '"text"', ""])
@@ -203,6 +208,6 @@ def test_a_bug_is_told_as_one(alice: Dx, monkeypatch: pytest.MonkeyPatch, capsys
     def broken(*_: object) -> Callable[[], None]:
         raise ZeroDivisionError("oops")
 
-    monkeypatch.setattr("dxos.cli.object.find_space", broken)
+    monkeypatch.setattr("dxos.cli.object.ready_space", broken)
     assert alice.json("object", "list", "Groceries", code=1)["error"]["code"] == "internal"
     assert "Traceback" not in alice.said
