@@ -216,18 +216,13 @@ class Core:
 
     def replace(self, data: dict[str, Any], *, owned: bool) -> None:
         """Put other data in place; nested maps and lists that are in use go on with what is at their place there."""
-        places = []
-        for node in list(self.nodes.values()):
-            path = node.find()
-            if path is not None:
-                places.append((node, path))
+        places = [(node, node.find()) for node in list(self.nodes.values())]
+        before, moves = self.data, _Moves()
         self.nodes.clear()
         self.data, self.owned = data, owned
         for node, path in places:
-            found: Any = data
-            for step in path:
-                found = _step(found, step)
-            if type(found) is type(node.target):
+            found = None if path is None else moves.follow(before, data, path)
+            if found is not None and type(found) is type(node.target):
                 node.target = found
                 self.nodes[id(found)] = node
 
@@ -249,9 +244,44 @@ def _replay(row: ObjectRow, mutations: Iterable[Mutation]) -> tuple[ObjectRow, l
     return row, fitting
 
 
-def _step(value: Any, step: str | int) -> Any:
-    if isinstance(value, dict) and isinstance(step, str):
-        return value.get(step)
-    if isinstance(value, list) and isinstance(step, int) and step < len(value):
-        return value[step]
-    return None
+@final
+class _Moves:
+    """Where the parts of some data are in its successor: elements of a list move when a peer inserts before them."""
+
+    def __init__(self) -> None:
+        # By the identity of the old list, which outlives this: common elements at the start, and at the end.
+        self._common: dict[int, tuple[int, int]] = {}
+
+    def follow(self, old: Any, new: Any, path: Path) -> Any:
+        """What the part of `old` at `path` is in `new`; None if it is gone, or nobody can tell."""
+        for step in path:
+            if isinstance(old, dict) and isinstance(new, dict) and isinstance(step, str):
+                old, new = old[step], new.get(step)
+            elif isinstance(old, list) and isinstance(new, list) and isinstance(step, int):
+                moved = self._moved(old, new, step)
+                if moved is None:
+                    return None
+                old, new = old[step], new[moved]
+            else:
+                return None
+        return new
+
+    def _moved(self, old: list[Any], new: list[Any], index: int) -> int | None:
+        start, end = self._common.get(id(old)) or self._compare(old, new)
+        if index < start or len(old) == len(new):
+            return index
+        if index >= len(old) - end:
+            return index + len(new) - len(old)
+        for moved in range(start, len(new) - end):
+            if same_value(old[index], new[moved]):
+                return moved
+        return None
+
+    def _compare(self, old: list[Any], new: list[Any]) -> tuple[int, int]:
+        start, end, shorter = 0, 0, min(len(old), len(new))
+        while start < shorter and same_value(old[start], new[start]):
+            start += 1
+        while end < shorter - start and same_value(old[-1 - end], new[-1 - end]):
+            end += 1
+        self._common[id(old)] = start, end
+        return start, end

@@ -144,6 +144,23 @@ async def test_what_a_peer_changes_is_seen_and_told_once() -> None:
         assert rows(fake, space)[milk.id]["tags"] == ["a", "b", "c"]
 
 
+async def test_a_nested_map_stays_itself_when_a_peer_moves_it() -> None:
+    async with open_space() as (fake, space):
+        one = space.db.add({"all": [{"n": 1}, {"n": 2}, {"n": 3}]})
+        await space.db.flush()
+        first, second, third = one.all
+        fake.change(space.id, one.id, {"all": [{"n": 0}, {"n": 1}, {"n": 2}, {"n": 3}]})
+        second.n = 20
+        await space.db.flush()
+        assert one.all == [{"n": 0}, {"n": 1}, {"n": 20}, {"n": 3}]
+        fake.change(space.id, one.id, {"all": [{"n": 9}, {"n": 1}, {"n": 3}]})
+        assert (first, third) == ({"n": 1}, {"n": 3})
+        with pytest.raises(UsageError):
+            second.n = 5
+        fake.change(space.id, one.id, {"all": [{"n": 9}, {"n": 1, "x": 1}, {"n": 3}]})
+        assert first.x == 1
+
+
 async def test_own_and_foreign_edits_at_once_are_merged_without_a_flicker() -> None:
     async with open_space() as (fake, space):
         milk = space.db.add({"tags": ["a"]})
