@@ -111,7 +111,7 @@ class World:
                     self.later(("both", session, self.half_open.pop(session), machine.local), 0.01)
                 else:
                     self.half_open[session] = machine.local
-            case Close(session):
+            case Close(_, session):
                 if self.half_open.get(session) == machine.local:
                     del self.half_open[session]
                 self.hang_up(machine, session)
@@ -336,7 +336,7 @@ def test_a_barred_remote_is_dropped_refused_and_not_offered_to() -> None:
     machine.opened(BOB, session, 0.0)
     machine.take_actions()
     machine.bar(BOB, 1.0)
-    assert machine.take_actions() == [Close(session)]
+    assert machine.take_actions() == [Close(BOB, session)]
     machine.closed(BOB, session, 1.0)
     machine.evaluate(100.0)
     assert machine.take_actions() == []

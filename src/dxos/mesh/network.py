@@ -180,10 +180,12 @@ class Network:
                 self._online_tasks.cancel_scope.cancel()
                 await self._offline.wait()
 
-    def spawn(self, task: Callable[[], Coroutine[object, object, None]]) -> None:
-        """Run a task for as long as the network is online, if it is."""
-        if self._online_tasks is not None:
-            self._online_tasks.start_soon(task)
+    def spawn(self, task: Callable[[], Coroutine[object, object, None]]) -> bool:
+        """Run a task for as long as the network is online; False if it is not."""
+        if self._online_tasks is None:
+            return False
+        self._online_tasks.start_soon(task)
+        return True
 
     def forget(self, swarm: "Swarm") -> None:
         """Take `join` back."""
@@ -254,7 +256,7 @@ class Swarm:
 
     def __init__(self, network: Network, machine: SwarmMachine, on_connection: OnConnection) -> None:
         self._network, self._machine, self._on_connection = network, machine, on_connection
-        self._sessions: dict[PublicKey, _Session] = {}
+        self._sessions: dict[PublicKey, _Session] = {}  # By remote.
         self._offers: dict[PublicKey, anyio.CancelScope] = {}  # Being sent, by session.
         self._errors: dict[PublicKey, str] = {}
         self._shown: dict[PublicKey, State] = {}
@@ -373,13 +375,14 @@ class Swarm:
                     self._network.spawn(partial(self._send, action))
                 case Open(remote, session, initiator):
                     self._open(remote, session, initiator)
-                case Close(session):
-                    self._sessions[session].scope.cancel()
+                case Close(remote):
+                    if (closing := self._sessions.get(remote)) is not None:
+                        closing.scope.cancel()
                 case Withdraw(session):
                     if (scope := self._offers.get(session)) is not None:
                         scope.cancel()
-                case Signalled(session, payload):
-                    if (open_session := self._sessions.get(session)) is not None:
+                case Signalled(remote, _, payload):
+                    if (open_session := self._sessions.get(remote)) is not None:
                         open_session.link.deliver_nowait(payload)
         states = self._machine.states
         if states != self._shown:
@@ -410,8 +413,10 @@ class Swarm:
             initiator=initiator,
             send=partial(self._signal, remote, session),
         )
-        item = self._sessions[session] = _Session(link, anyio.CancelScope(), anyio.Event())
-        self._network.spawn(partial(self._run_session, item))
+        item = self._sessions[remote] = _Session(link, anyio.CancelScope(), anyio.Event())
+        if not self._network.spawn(partial(self._run_session, item)):
+            del self._sessions[remote]  # Agreed on just as the network went offline.
+            self._machine.closed(remote, session, anyio.current_time())
 
     def _signal(self, remote: PublicKey, session: PublicKey, payload: Payload) -> None:
         self._machine.signal(remote, session, payload)
@@ -430,7 +435,7 @@ class Swarm:
         except* _STREAM_ERRORS:
             error = "the connection was lost"
         finally:
-            del self._sessions[link.session]
+            del self._sessions[link.remote]
             item.done.set()
             self._errors.pop(link.remote, None)
             if error is not None:

@@ -13,13 +13,14 @@ import anyio
 import anyio.abc
 import anyio.lowlevel
 
-from dxos.errors import ConfigError, DxosError, LimitError, SignalError
+from dxos.errors import BrokenError, ConfigError, DxosError, LimitError, SignalError
 from dxos.keys import PublicKey
 from dxos.limits import (
     SIGNAL_PING_S,
     SIGNAL_READY_TIMEOUT_S,
     SIGNAL_RETRY_S_MAX,
     SIGNAL_RETRY_S_MIN,
+    SIGNAL_SOCKET_IDLE_S_MAX,
     SIGNAL_SWARMS_PER_SOCKET_MAX,
 )
 from dxos.mesh.backoff import Backoff
@@ -234,7 +235,11 @@ class _Server:
     async def _ping(self, websocket: WebSocket) -> None:
         while True:
             await anyio.sleep(SIGNAL_PING_S)
-            await websocket.send(PING)
+            await websocket.send(PING)  # For 0.8.3's server; nobody answers it.
+            await websocket.ping()  # Every websocket server answers this.
+            silent_s = anyio.current_time() - websocket.heard_at
+            if silent_s >= SIGNAL_SOCKET_IDLE_S_MAX:
+                raise BrokenError("the signalling server went silent", silent_s=silent_s)
 
     def _show(self, state: SignalState, error: str | None = None) -> None:
         self.status = SignalStatus(self.status.server, state, error)

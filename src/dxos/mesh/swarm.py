@@ -8,6 +8,7 @@
 
 Invariants
 1. A remote has one state, so at most one session: a transport is told to open one only when the one before is closed.
+   What is open is known by its remote: the session id is the offerer's choice, and two remotes may choose the same.
 2. Glare, two offers that cross: the offer of the lower key stands. The higher key drops its own and accepts; the lower
    refuses. The higher key also waits OFFER_DELAY_S before it offers, so that this is rare.
 3. A session that is connected is never given up for an offer: anybody can write one in anybody's name, and a peer that
@@ -144,6 +145,7 @@ class Open:
 class Close:
     """Close a session that was opened; then call `closed`."""
 
+    remote: PublicKey
     session: PublicKey
 
 
@@ -158,6 +160,7 @@ class Withdraw:
 class Signalled:
     """A payload for the transport of an open session."""
 
+    remote: PublicKey
     session: PublicKey
     payload: Mapping[str, Json]
 
@@ -176,30 +179,30 @@ class ConnectionLimiter:
 
     def __init__(self, on_free: Callable[[], None] = lambda: None, *, connecting_max: int = CONNECTING_MAX) -> None:
         self._on_free, self._max = on_free, connecting_max
-        self._sessions: set[PublicKey] = set()
+        self._holders: set[object] = set()
         self._starved = False
 
     def __repr__(self) -> str:
-        return f"<ConnectionLimiter {len(self._sessions)} of {self._max}>"
+        return f"<ConnectionLimiter {len(self._holders)} of {self._max}>"
 
-    def take(self, session: PublicKey) -> bool:
-        """Ask for a place."""
-        if len(self._sessions) >= self._max:
+    def take(self, holder: object) -> bool:
+        """Ask for a place; whoever has one keeps it."""
+        if len(self._holders) >= self._max and holder not in self._holders:
             self._starved = True
             return False
-        self._sessions.add(session)
+        self._holders.add(holder)
         return True
 
-    def release(self, session: PublicKey) -> None:
+    def release(self, holder: object) -> None:
         """Give a place back; twice is fine."""
-        if session in self._sessions:
-            self._sessions.remove(session)
+        if holder in self._holders:
+            self._holders.remove(holder)
             if self._starved:
                 self._starved = False
                 self._on_free()
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Remote:
     state: State
     backoff: Backoff
@@ -309,7 +312,7 @@ class SwarmMachine:
             case Offering(offered) if offered == session:
                 self._fail(remote, item, now)
             case Connecting(current) if current == session:
-                self._close(item)
+                self._close(remote, item)
 
     def signal(self, remote: PublicKey, session: PublicKey, payload: Mapping[str, Json]) -> None:
         """The session's transport has something to tell the other end's."""
@@ -321,12 +324,10 @@ class SwarmMachine:
         """The session's transport is connected."""
         item = self._remotes.get(remote)
         if item is not None and isinstance(item.state, Connecting) and item.state.session == session:
-            self._limiter.release(session)
             self._move(item, Connected(session, item.state.initiator, now))
 
     def closed(self, remote: PublicKey, session: PublicKey, now: float) -> None:
         """The session's transport is gone, whoever wanted it."""
-        self._limiter.release(session)
         item = self._remotes.get(remote)
         if item is None:
             return
@@ -380,7 +381,7 @@ class SwarmMachine:
                 case Offering(deadline=deadline) | Invited(deadline=deadline) if now >= deadline:
                     self._fail(remote, item, now)
                 case Connecting(deadline=deadline) if now >= deadline:
-                    self._close(item)
+                    self._close(remote, item)
         changes = self._topology.decide(self._view(now), now=now, random=self._random)
         for remote in changes.disconnect:
             self.disconnect(remote, now)
@@ -392,7 +393,7 @@ class SwarmMachine:
                 case Waiting(offer_at) if now >= offer_at:
                     self._start_offer(remote, item, now)
                 case Invited(session, message_id):
-                    if self._limiter.take(session):
+                    if self._limiter.take(item):
                         self._send_answer(remote, session, message_id, accept=True)
                         self._open(remote, item, session, initiator=False, now=now)
 
@@ -407,7 +408,7 @@ class SwarmMachine:
 
     def _start_offer(self, remote: PublicKey, item: _Remote, now: float) -> None:
         session, message_id = self._new_id(), self._new_id()
-        if not self._limiter.take(session):
+        if not self._limiter.take(item):
             return
         self._move(item, Offering(session, message_id, now + OFFER_TIMEOUT_S))
         self._send(remote, session, swarm_pb2.MessageData(offer=swarm_pb2.Offer()), message_id)
@@ -426,7 +427,7 @@ class SwarmMachine:
             case Offering() if self.local > remote:
                 self._move(item, invited)
             case Connecting(initiator=initiator) if not initiator or self.local > remote:
-                self._close(item, invited)
+                self._close(remote, item, invited)
             case Closing(closing):
                 self._move(item, Closing(closing, invited))
             case _:
@@ -458,7 +459,7 @@ class SwarmMachine:
                 pass
             case _:
                 return  # Of a session that is over.
-        self._actions += [Signalled(session, payload) for payload in payloads]
+        self._actions += [Signalled(remote, session, payload) for payload in payloads]
 
     # --- Moves --------------------------------------------------------------------------------------------------------
 
@@ -471,8 +472,9 @@ class SwarmMachine:
 
     def _move(self, item: _Remote, state: State) -> None:
         assert type(state) in TRANSITIONS[type(item.state)], f"{item.state} to {state}"
+        if isinstance(item.state, Offering | Connecting) and not isinstance(state, Connecting):
+            self._limiter.release(item)
         if isinstance(item.state, Offering) and not isinstance(state, Connecting):
-            self._limiter.release(item.state.session)
             self._actions.append(Withdraw(item.state.session))
         item.state = state
 
@@ -480,13 +482,12 @@ class SwarmMachine:
         self._move(item, Connecting(session, initiator, now + TRANSPORT_CONNECT_TIMEOUT_S))
         self._actions.append(Open(remote, session, initiator))
 
-    def _close(self, item: _Remote, invited: Invited | None = None) -> None:
+    def _close(self, remote: PublicKey, item: _Remote, invited: Invited | None = None) -> None:
         """Have the transport let go; `closed` follows."""
         assert isinstance(item.state, Connecting | Connected)
         session = item.state.session
-        self._limiter.release(session)
         self._move(item, Closing(session, invited))
-        self._actions.append(Close(session))
+        self._actions.append(Close(remote, session))
 
     def _fail(self, remote: PublicKey, item: _Remote, now: float) -> None:
         """Back to Known after a pause, or forgotten if nobody announces it."""
@@ -497,7 +498,7 @@ class SwarmMachine:
     def _drop(self, remote: PublicKey, item: _Remote, now: float) -> None:
         match item.state:
             case Connecting() | Connected():
-                self._close(item)
+                self._close(remote, item)
             case Closing(session):
                 self._move(item, Closing(session, None))
             case _:

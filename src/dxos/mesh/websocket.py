@@ -30,6 +30,7 @@ class WebSocket:
         self._parts: list[bytes] = []
         self._text = False
         self._ready: list[str | bytes] = []
+        self.heard_at = anyio.current_time()  # When the other side last sent anything, by the event loop's clock.
 
     def __repr__(self) -> str:
         return f"<WebSocket {self._protocol.side.name.lower()} {self._protocol.state.name}>"
@@ -47,6 +48,18 @@ class WebSocket:
                 self._protocol.send_text(message.encode())
             else:
                 self._protocol.send_binary(message)
+        except WebSocketException as error:
+            raise BrokenError("the websocket is closed") from error
+        await self._flush()
+
+    async def ping(self) -> None:
+        """Have the other side answer, which `heard_at` shows.
+
+        Raises:
+            BrokenError: The socket is closed.
+        """
+        try:
+            self._protocol.send_ping(b"")
         except WebSocketException as error:
             raise BrokenError("the websocket is closed") from error
         await self._flush()
@@ -101,6 +114,7 @@ class WebSocket:
             return False
         except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
             raise BrokenError("the websocket broke") from error
+        self.heard_at = anyio.current_time()
         if self._protocol.parser_exc is not None and not isinstance(self._protocol.parser_exc, EOFError):
             await self._flush()
             raise ProtocolError("the other side broke the websocket protocol") from self._protocol.parser_exc
