@@ -20,6 +20,7 @@ from dxos.mesh.signal import Signal
 from dxos.mesh.transport import Transport
 from dxos.spaces.documents import Documents
 from dxos.spaces.identity import HaloIdentity, IdentityKeeper
+from dxos.spaces.invitation_admissions import ProfileAdmissions
 from dxos.spaces.invitations import Invitations
 from dxos.spaces.replication import Replicator
 from dxos.spaces.space import SpaceContext
@@ -56,7 +57,10 @@ class Peer:
         self.changes = Changes()
         self._sync_lock = anyio.Lock()
         self._syncs_asked = self._syncs_done = 0
-        self.invitations = Invitations(self, tasks, random=random, now_ms=now_ms)
+        admissions = ProfileAdmissions(self.identity, lambda: self.spaces, self.sync)
+        self.invitations = Invitations(
+            profile.invitations, network, admissions, tasks, random=random, now_ms=now_ms
+        )
         if self.identity.current is not None:
             self._open_spaces(self.identity.current)
 

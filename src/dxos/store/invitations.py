@@ -82,6 +82,10 @@ class InvitationStore:
         """Forget an invitation; False if it was unknown."""
         return self._database.run("DELETE FROM invitations WHERE id = ?", (invitation_id,)) > 0
 
+    def sync(self) -> None:
+        """Return when everything put before is durable.  Blocks for the disk."""
+        self._database.sync_wal()
+
     def count_failure(self, invitation_id: str) -> int:
         """Count one more failure, durably; how many there are now, in all processes and ever.
 
