@@ -1,5 +1,6 @@
 """The signalling server and client over real sockets, on asyncio as users run them."""
 
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from dxos.limits import SIGNAL_FRAME_BYTES_MAX
 from dxos.mesh.signal import PeerAvailable, PeerLeft, Received, SignalEvent, SignalState
 from dxos.mesh.signal_client import SignalClient
 from dxos.mesh.signal_server import serve_signal
+from dxos.mesh.signal_session import SignalSession
 from dxos.mesh.websocket import WebSocket, open_websocket
 from dxos.wire.proto import values_pb2
 
@@ -21,9 +23,10 @@ ALICE, BOB, TOPIC = PublicKey(b"a" * 65), PublicKey(b"b" * 65), PublicKey(b"t" *
 PAYLOAD = values_pb2.Any(type_url="dxos.test", value=b"hello")
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> str:
+    """Real time on both event loops."""
+    return str(request.param)
 
 
 @dataclass
@@ -184,6 +187,44 @@ async def test_a_flood_closes_that_socket_only() -> None:
         await socket.aclose()
         assert alice.client.statuses[0].state is SignalState.CONNECTED
     assert any("flood" in line for line in log)
+
+
+@pytest.mark.slow
+async def test_a_client_that_does_not_read_is_closed_and_the_others_are_served() -> None:
+    log: list[str] = []
+    big = values_pb2.Any(type_url="dxos.test", value=b"x" * 60_000)
+    async with served(log=log) as port, running(port) as alice:
+        slow = await open_websocket(f"ws://127.0.0.1:{port}/")
+        session = SignalSession()
+        session.join(TOPIC, BOB, 0.0)
+        for frame in session.take_frames():
+            await slow.send(frame)
+        alice.client.join(TOPIC, ALICE)
+        await alice.until_event(PeerAvailable(TOPIC, BOB))
+        while PeerLeft(TOPIC, BOB) not in alice.events:
+            for _ in range(100):
+                with contextlib.suppress(SignalError):  # Those the server has not confirmed yet are limited, too.
+                    await alice.client.send(ALICE, BOB, big)
+            await anyio.sleep(0.01)
+        await slow.aclose()
+        assert alice.client.statuses[0].state is SignalState.CONNECTED
+    assert any("too slowly" in line for line in log)
+
+
+@pytest.mark.parametrize("hostile", [b"HTTP/1.1 200 OK\r\n\r\nhello", b"\0" * 1000, b"", b"x" * 100_000])
+async def test_a_server_that_is_none_is_an_error_of_that_server_only(hostile: bytes) -> None:
+    async def answer(stream: anyio.abc.SocketStream) -> None:
+        async with stream:
+            with contextlib.suppress(anyio.BrokenResourceError):
+                await stream.receive()
+                await stream.send(hostile or b"\n")
+
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, answer)
+        async with running(listener.extra(anyio.abc.SocketAttribute.local_port)) as alice:
+            await alice.until_state(SignalState.ERROR)
+            assert alice.client.statuses[0].error
+        tasks.cancel_scope.cancel()
 
 
 async def test_an_address_without_a_server_is_a_state_and_no_exception() -> None:

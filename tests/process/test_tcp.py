@@ -20,9 +20,10 @@ pytestmark = pytest.mark.anyio
 ALICE, BOB, TOPIC, SESSION = (PublicKey(letter * 32) for letter in (b"a", b"b", b"t", b"s"))
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> str:
+    """Real time on both event loops."""
+    return str(request.param)
 
 
 def make_link(*, initiator: bool, send: Callable[[Payload], None] = lambda _: None) -> Link:

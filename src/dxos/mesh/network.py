@@ -18,7 +18,7 @@ from typing import Self, final
 import anyio
 import anyio.abc
 
-from dxos.errors import ClosedError, DxosError, LimitError, LinkError, PeerError, UsageError
+from dxos.errors import ClosedError, DxosError, LinkError, PeerError, UsageError
 from dxos.keys import PublicKey
 from dxos.limits import SWARMS_MAX
 from dxos.mesh.messenger import Delivered, Messenger
@@ -145,16 +145,15 @@ class Network:
                 each remote.
 
         Raises:
-            UsageError: The topic is joined already.
+            UsageError: The topic is joined already, or there are too many swarms.
             ClosedError: Outside the network's block.
-            LimitError: Too many swarms.
         """
         if self._tasks is None:
             raise ClosedError("the network is closed")
         if topic in self._swarms:
             raise UsageError("the topic is joined already", topic=topic.truncate())
         if len(self._swarms) >= SWARMS_MAX:
-            raise LimitError("too many swarms", swarms_max=SWARMS_MAX)
+            raise UsageError("too many swarms", swarms_max=SWARMS_MAX)
         self._signal.join(topic, peer)
         machine = SwarmMachine(topic=topic, local=peer, topology=topology, limiter=self.limiter, random=self.random)
         swarm = self._swarms[topic] = Swarm(self, machine, on_connection)

@@ -13,7 +13,7 @@ import anyio
 import anyio.abc
 import anyio.lowlevel
 
-from dxos.errors import BrokenError, ConfigError, DxosError, LimitError, SignalError
+from dxos.errors import BrokenError, ConfigError, DxosError, LimitError, SignalError, UsageError
 from dxos.keys import PublicKey
 from dxos.limits import (
     SIGNAL_PING_S,
@@ -76,12 +76,12 @@ class SignalClient:
         """See `Signal.join`.
 
         Raises:
-            LimitError: More swarms than one socket may join.
+            UsageError: More swarms than one socket may join.
         """
         if (topic, peer) in self._joined:
             return
         if len(self._joined) >= SIGNAL_SWARMS_PER_SOCKET_MAX:
-            raise LimitError("too many swarms for signalling", swarms_max=SIGNAL_SWARMS_PER_SOCKET_MAX)
+            raise UsageError("too many swarms for signalling", swarms_max=SIGNAL_SWARMS_PER_SOCKET_MAX)
         self._joined[topic, peer] = None
         for server in self._servers:
             server.reconcile()
