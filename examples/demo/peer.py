@@ -92,8 +92,9 @@ class Peer:
         return {"id": item.id}
 
     async def content(self) -> dict[str, Any]:
-        """Everything in the space, by the ids of the objects."""
-        return {one.id: one.to_dict() for one in await self._space.db.query().run()}
+        """Everything in the space, by the ids of the objects; the one that holds the space's name is left out."""
+        objects = await self._space.db.query().run()
+        return {one.id: one.to_dict() for one in objects if one != self._space.properties}
 
     @property
     def _space(self) -> Space:

@@ -126,11 +126,13 @@ class Output:
                 console.print(renderable)
             # Tables fill their last column up with spaces.
             file.write("".join(f"{line.rstrip()}\n" for line in capture.get().splitlines()))
-        elif self._status is not None:
-            # On the terminal of the line that is renewed: it steps aside.
-            self._status.console.print(renderable)
-        else:
-            self._console(file).print(renderable)
+            return
+        from rich.text import Text
+
+        # A line that is renewed steps aside. The terminal breaks long lines of text itself, so that
+        # a code that is copied from it is in one piece.
+        console = self._console(file) if self._status is None else self._status.console
+        console.print(renderable, soft_wrap=isinstance(renderable, Text))
 
     @staticmethod
     def _console(file: TextIO) -> Console:
@@ -173,13 +175,13 @@ def rows(labels: Mapping[str, str], *, empty: str, wide: str | None = None) -> R
         if not documents:
             return Text(empty)
         table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+        lines = [{name: Text(cell(document.get(name))) for name in labels} for document in documents]
         for name, label in labels.items():
-            is_wide = name == wide
-            table.add_column(
-                label, no_wrap=True, overflow="ellipsis" if is_wide else "fold", ratio=int(is_wide) or None
-            )
-        for document in documents:
-            table.add_row(*(Text(cell(document.get(name))) for name in labels))
+            # Else all columns give way, and half an id is of no use.
+            width = None if name == wide else max(len(label), *(one[name].cell_len for one in lines))
+            table.add_column(label, no_wrap=True, overflow="ellipsis", min_width=width)
+        for one in lines:
+            table.add_row(*one.values())
         return table
 
     return render

@@ -130,7 +130,7 @@ def _print_code(output: Output, space: Space, invitation: Invitation, code: str,
     def render(_: object) -> RenderableType:
         from rich.text import Text
 
-        text = Text.assemble("On the other side, type:\n\n", (command, "cyan"), "\n", overflow="fold")
+        text = Text.assemble("On the other side, type:\n\n", (command, "cyan"), "\n")
         if invitation.auth_code is not None:
             text.append("\nand there, when asked, the authentication code: ")
             text.append(invitation.auth_code, "bold green")
