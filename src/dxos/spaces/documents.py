@@ -9,6 +9,8 @@ Invariants
 2. A document in the cache equals the one on disk; where writing fails, it is dropped from the cache.
 3. A document belongs to the space whose key it names, for ever: one that names no space known here is not kept.
 4. One object is in one document: where two documents claim it, the one that the root links to has it.
+5. A damaged row is made anew from its document. A damaged document is set aside, with its rows still readable, until a
+   peer sends it again as a whole.
 """
 
 import itertools
@@ -16,9 +18,9 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import final
+from typing import TypeVar, final
 
-from dxos.aio import Listeners
+from dxos.aio import Listeners, Unsubscribe
 from dxos.echo import edit, layout
 from dxos.echo.document import Document, Heads
 from dxos.echo.layout import ObjectStructure
@@ -28,6 +30,7 @@ from dxos.echo.repo import DocumentEntry
 from dxos.echo.rows import ObjectRow
 from dxos.errors import (
     CorruptionError,
+    DecodeError,
     InvalidValueError,
     ObjectNotFoundError,
     ProtocolError,
@@ -35,12 +38,13 @@ from dxos.errors import (
 )
 from dxos.keys import PublicKey
 from dxos.keys.ids import document_id, space_id
-from dxos.limits import DOCUMENT_COMPACT_BYTES_MIN, DOCUMENTS_CACHED_MAX
+from dxos.limits import DOCUMENT_COMPACT_BYTES_MIN, DOCUMENTS_CACHED_MAX, DOCUMENTS_CONTESTED_MAX
 from dxos.spaces.queries import to_condition, to_order
 from dxos.store.documents import DocumentStore
 from dxos.store.objects import ObjectRecord, ObjectStore
 from dxos.store.profile import Profile
 
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 _UUID_BYTES = 16
 _IS_PROPERTIES = HasType(layout.PROPERTIES_TYPE.rpartition(":")[0])  # Of any version.
@@ -83,7 +87,7 @@ class _SpaceDocuments:
     root_id: str | None = None  # Of the current epoch's root document.
     links: dict[str, str] | None = None  # Object id to document id, read from the root when first needed.
     properties_id: str | None = None  # The object inside the root that names the space.
-    changed: Listeners[tuple[StoredObject, ...]] = field(default_factory=Listeners)
+    contested: dict[str, None] = field(default_factory=dict)  # Documents that lost an object to another, for now.
 
 
 @final
@@ -102,6 +106,7 @@ class Documents:
         self._random = random
         self._cache: OrderedDict[str, _Cached] = OrderedDict()
         self._spaces: dict[str, _SpaceDocuments] = {}
+        self._listeners: dict[str, Listeners[tuple[StoredObject, ...]]] = {}  # By space; they outlive its closing.
         self._versions = itertools.count(1)
         self.changed: Listeners[tuple[str, ...]] = Listeners()  # Ids of documents that have new changes.
         self.created: Listeners[tuple[str, ...]] = Listeners()  # Ids of documents made here, which no peer can have.
@@ -123,6 +128,10 @@ class Documents:
         known = self._space(space)
         if known.root_id != root_id:
             known.root_id, known.links, known.properties_id = root_id, None, None
+            if known.contested and self._documents.heads(root_id) is not None:
+                with self._database.transaction():
+                    settled = self._settle_contested(space, known)
+                self._tell(space, settled)
 
     def create_root(self, space: str, properties: ObjectStructure, properties_id: str) -> str:
         """Make the root of a new space, with the object that names the space inside; its document id."""
@@ -146,31 +155,87 @@ class Documents:
         """The id of the object that names the space."""
         known = self._space(space)
         if known.properties_id is None:
-            found = self.select(space, Query(filter=_IS_PROPERTIES, limit=1))
-            known.properties_id = found[0].row.object_id if found else None
+            condition = to_condition(Query(filter=_IS_PROPERTIES))
+            found = self._mended(space, lambda: self._objects.select(space, condition))
+            # Any member may make objects of that type; the space's name is in the root.
+            inline = (record.object_id for record in found if record.document_id == known.root_id)
+            known.properties_id = next(inline, None)
         return known.properties_id
 
     def subscribe(self, space: str, next: Callable[[tuple[StoredObject, ...]], None]) -> Callable[[], None]:
-        """Be told of every object that changes from now on; returns what ends it."""
-        return self._space(space).changed.subscribe(next)
+        """Be told of every object that changes from now on, also after closing and opening; returns what ends it."""
+        self._space(space)
+        listeners = self._listeners.setdefault(space, Listeners())
+        inner = listeners.subscribe(next)
+
+        def end() -> None:
+            inner.unsubscribe()
+            if not len(listeners) and self._listeners.get(space) is listeners:
+                del self._listeners[space]
+
+        return Unsubscribe(end)
+
+    def _tell(self, space: str, object_ids: Sequence[str]) -> None:
+        listeners = self._listeners.get(space)
+        if listeners is not None and object_ids:
+            listeners.emit(tuple(self.get(space, object_ids)))
 
     # --- Reading --------------------------------------------------------------------------------------------------
 
     def select(self, space: str, query: Query) -> list[StoredObject]:
         """The objects that a query wants, in its order."""
-        records = self._objects.select(
-            space, to_condition(query), order=to_order(query), limit=query.limit, offset=query.offset
+        condition, order = to_condition(query), to_order(query)
+        records = self._mended(
+            space,
+            lambda: self._objects.select(space, condition, order=order, limit=query.limit, offset=query.offset),
         )
         return [self._stored(record) for record in records]
 
     def count(self, space: str, query: Query) -> int:
         """How many objects match a query, whatever its limit."""
-        return self._objects.count(space, to_condition(query))
+        condition = to_condition(query)
+        return self._mended(space, lambda: self._objects.count(space, condition))
 
     def get(self, space: str, object_ids: Sequence[str]) -> list[StoredObject]:
         """Those objects that exist, deleted ones too."""
-        found = (self._objects.get(space, object_id) for object_id in object_ids)
+        found = (self._record(space, object_id) for object_id in object_ids)
         return [self._stored(record) for record in found if record is not None]
+
+    def _record(self, space: str, object_id: str) -> ObjectRecord | None:
+        return self._mended(space, lambda: self._objects.get(space, object_id))
+
+    def _mended(self, space: str, read: Callable[[], T]) -> T:
+        """What `read` finds in the rows of a space, once those that are damaged have been made anew."""
+        mended: set[str] = set()
+        scanned = False
+        while True:
+            try:
+                return read()
+            except CorruptionError as error:
+                object_id, document = error.detail.get("object_id"), error.detail.get("document_id")
+                if isinstance(object_id, str) and isinstance(document, str) and object_id not in mended:
+                    mended.add(object_id)
+                    self._mend(space, object_id, document)
+                elif object_id is None and not scanned:
+                    scanned = True  # A condition stumbled over a row without saying which: look at each.
+                    self._mended(space, lambda: self._objects.select(space))
+                else:
+                    raise
+
+    def _mend(self, space: str, object_id: str, document_id: str) -> None:
+        """Make a damaged row anew."""
+        try:
+            rows = [row for row in layout.materialize(self._load(document_id)) if row.object_id == object_id]
+        except (CorruptionError, DecodeError) as error:
+            self.quarantine(document_id, str(error))
+            rows = []
+        if rows:
+            _log.warning("the row of object %s was damaged and was made anew", object_id)
+        else:
+            _log.error("object %s is lost here: its row and its document are damaged", object_id)
+        with self._database.transaction():
+            self._objects.remove(space, [object_id])
+            self._objects.put(space, [_record(row, document_id) for row in rows])
 
     def _stored(self, record: ObjectRecord) -> StoredObject:
         row = ObjectRow(
@@ -209,7 +274,7 @@ class Documents:
                     if one.create is not None:
                         where.append(self._create(space, known, one.create, documents, touched, links))
                     else:
-                        where.append(self._change(space, one, documents, touched))
+                        where.append(self._change(space, one, documents, touched, links))
                 if links:
                     self._link(known, links, documents, touched)
                 for document, before in touched.items():
@@ -222,7 +287,9 @@ class Documents:
         for document in touched:
             self._remember(document, documents[document], space)
         states = {state.row.object_id: state for state in self.get(space, [one.object_id for one in edits])}
-        known.changed.emit(tuple(states.values()))
+        listeners = self._listeners.get(space)
+        if listeners is not None:
+            listeners.emit(tuple(states.values()))
         # New documents first: a peer that has them understands the links to them.
         self.created.emit(tuple(one for one, before in touched.items() if not before))
         self.changed.emit(tuple(one for one, before in touched.items() if before))
@@ -237,7 +304,7 @@ class Documents:
         touched: dict[str, Heads],
         links: dict[str, str],
     ) -> str:
-        if row.object_id in links or self._objects.get(space, row.object_id) is not None:
+        if row.object_id in links or self._record(space, row.object_id) is not None:
             raise InvalidValueError("an object with this id exists already", object_id=row.object_id)
         structure = ObjectStructure(
             row.data, row.type, row.kind, row.source, row.target, tuple(row.meta.get("keys", ()))
@@ -249,11 +316,20 @@ class Documents:
         documents[new_id], touched[new_id], links[row.object_id] = made, (), new_id
         return new_id
 
-    def _change(self, space: str, one: ObjectEdit, documents: dict[str, Document], touched: dict[str, Heads]) -> str:
-        record = self._objects.get(space, one.object_id)
-        if record is None:
-            raise ObjectNotFoundError("no such object", object_id=one.object_id)
-        where = record.document_id
+    def _change(
+        self,
+        space: str,
+        one: ObjectEdit,
+        documents: dict[str, Document],
+        touched: dict[str, Heads],
+        links: dict[str, str],
+    ) -> str:
+        where = links.get(one.object_id)  # Where an earlier edit of the same turn made it.
+        if where is None:
+            record = self._record(space, one.object_id)
+            if record is None:
+                raise ObjectNotFoundError("no such object", object_id=one.object_id)
+            where = record.document_id
         document = documents.get(where)
         if document is None:
             document = documents[where] = self._load(where)
@@ -293,12 +369,44 @@ class Documents:
 
     def _owns(self, space: str, known: _SpaceDocuments, object_id: str, document_id: str) -> bool:
         """Whether this document may say what the object is."""
-        record = self._objects.get(space, object_id)
+        record = self._record(space, object_id)
         if record is None or record.document_id == document_id or document_id == known.root_id:
             return True
-        if known.links is None and known.root_id is not None and self._documents.exists(known.root_id):
-            known.links = layout.links(self._load(known.root_id))
-        return known.links is not None and known.links.get(object_id) == document_id
+        if self._links(known).get(object_id) == document_id:
+            return True
+        if len(known.contested) < DOCUMENTS_CONTESTED_MAX:
+            known.contested[document_id] = None
+        return False
+
+    def _links(self, known: _SpaceDocuments) -> dict[str, str]:
+        """What the root links to; nothing while it is not here, or damaged."""
+        if known.links is None:
+            root_id = known.root_id
+            if root_id is None or self._documents.heads(root_id) is None:
+                return {}
+            try:
+                known.links = layout.links(self._load(root_id))
+            except CorruptionError as error:
+                self.quarantine(root_id, str(error))
+                return {}
+        return known.links
+
+    def _settle_contested(self, space: str, known: _SpaceDocuments) -> list[str]:
+        """Give objects to the documents that a new root links to; the ids of those that changed hands."""
+        settled: list[str] = []
+        contested, known.contested = known.contested, {}
+        for one in contested:
+            if self._documents.heads(one) is None:
+                continue
+            try:
+                rows = layout.materialize(self._load(one))
+            except CorruptionError as error:
+                self.quarantine(one, str(error))
+                continue
+            owned = [row for row in rows if self._owns(space, known, row.object_id, one)]
+            self._objects.put(space, [_record(row, one) for row in owned])
+            settled += [row.object_id for row in owned]
+        return settled
 
     # --- Peers: what `dxos.echo.repo` asks of its source ------------------------------------------------------------
 
@@ -326,16 +434,22 @@ class Documents:
             raise ProtocolError("a document arrived twice as new", document_id=document_id)
         try:
             with self._database.transaction():
+                if not before and self._documents.exists(document_id):
+                    # It was set aside as damaged: a peer's copy takes its place.
+                    _log.warning("document %s was damaged; a peer's copy took its place", document_id)
+                    self._documents.delete(document_id)
+                object_ids = self._persist(document_id, space_id, document, before)
                 if document_id == known.root_id:
                     known.links = None
-                object_ids = self._persist(document_id, space_id, document, before)
+                    self._remember(document_id, document, space_id)
+                    if known.contested:
+                        object_ids += self._settle_contested(space_id, known)
         except BaseException:
             self.discard(document_id)
             known.links = None
             raise
         self._remember(document_id, document, space_id)
-        if object_ids:
-            known.changed.emit(tuple(self.get(space_id, object_ids)))
+        self._tell(space_id, object_ids)
         self.changed.emit((document_id,))
 
     def discard(self, document_id: str) -> None:

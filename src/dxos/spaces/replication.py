@@ -3,6 +3,9 @@
 Two peers may share several spaces, and have a connection for each. They speak of all documents on one of them; the
 others stay in reserve, as 0.8.3 does it. A connection that ends takes the session with it: what was under way is
 agreed on anew over the next.
+
+Whose connections belong together is told by the device that each has proven. The peer id is a mere claim: by it alone,
+a member of one space could take part in the session of another device, and read what that shares with us elsewhere.
 """
 
 import logging
@@ -14,13 +17,13 @@ import anyio
 import anyio.lowlevel
 from google.protobuf.empty_pb2 import Empty
 
-from dxos.aio import Changes
+from dxos.aio import Changes, unwrap_group
 from dxos.echo import repo
 from dxos.echo.repo import RepoSession, SharedSpace
-from dxos.errors import ProtocolError
+from dxos.errors import LimitError, ProtocolError
 from dxos.halo.roles import SpaceRole
 from dxos.keys import PublicKey
-from dxos.limits import SYNC_CALL_TIMEOUT_S, SYNC_CALLS_MAX
+from dxos.limits import PEER_ID_CHARS_MAX, SYNC_CALL_TIMEOUT_S, SYNC_CALLS_MAX
 from dxos.mesh.connection import Extension, ExtensionChannel, Serve
 from dxos.spaces.documents import Documents
 from dxos.wire.proto.automerge_pb2 import PeerInfo, SyncMessage
@@ -81,15 +84,18 @@ class DocumentReplication(Extension):
         self._peer = self._replicator.attach(self, self._remote_id)
         self._attached.set()
         try:
-            async with anyio.create_task_group() as tasks:
-                for _ in range(SYNC_CALLS_MAX):
-                    tasks.start_soon(self._send, channel, self._peer)
+            with unwrap_group():
+                async with anyio.create_task_group() as tasks:
+                    for _ in range(SYNC_CALLS_MAX):
+                        tasks.start_soon(self._send, channel, self._peer)
         finally:
-            self._replicator.detach(self, self._remote_id)
+            self._replicator.detach(self, self._peer)
 
     async def _start(self, info: PeerInfo) -> Empty:
         if self._remote_id is not None:
             raise ProtocolError("replication has started already")
+        if len(info.id) > PEER_ID_CHARS_MAX:
+            raise LimitError("the peer's id is too long", chars_max=PEER_ID_CHARS_MAX)
         self._remote_id = info.id
         self._started.set()
         return Empty()
@@ -114,7 +120,8 @@ class DocumentReplication(Extension):
 class _Peer:
     """One remote peer, and the connections to it."""
 
-    def __init__(self, peer_id: str, replicator: "Replicator") -> None:
+    def __init__(self, device_key: PublicKey, peer_id: str, replicator: "Replicator") -> None:
+        self.identity = (device_key, peer_id)
         self._id, self._replicator = peer_id, replicator
         self.links: list[DocumentReplication] = []
         self._shared: dict[str, SharedSpace] = {}
@@ -211,7 +218,7 @@ class Replicator:
     def __init__(self, documents: Documents, *, own_id: Callable[[], str]) -> None:
         self.documents = documents
         self._own_id = own_id
-        self._peers: dict[str, _Peer] = {}
+        self._peers: dict[tuple[PublicKey, str], _Peer] = {}
         documents.changed.subscribe(self._changed)
         documents.created.subscribe(self._created)
 
@@ -226,20 +233,22 @@ class Replicator:
 
     def attach(self, link: DocumentReplication, peer_id: str) -> _Peer:
         """Take a connection into use."""
-        peer = self._peers.get(peer_id)
+        assert link.remote_key is not None, "replication begins once the peer is authenticated"
+        peer = self._peers.get((link.remote_key, peer_id))
         if peer is None:
-            peer = self._peers[peer_id] = _Peer(peer_id, self)
+            peer = _Peer(link.remote_key, peer_id, self)
+            self._peers[peer.identity] = peer
         peer.links.append(link)
         peer.share()
         return peer
 
-    def detach(self, link: DocumentReplication, peer_id: str) -> None:
+    def detach(self, link: DocumentReplication, peer: _Peer) -> None:
         """Forget a connection that has ended."""
-        peer = self._peers[peer_id]
         was_active = peer.links[0] is link
         peer.links.remove(link)
         if not peer.links:
-            del self._peers[peer_id]
+            del self._peers[peer.identity]
+            peer.share()  # Nothing any more: a message that is still in a worker's hands must not be taken.
         elif was_active:
             peer.restart()
         else:
