@@ -39,11 +39,11 @@ def follow(tasks: TaskGroup, changes: Changes, read: Callable[[], T], next: Next
     async def watch(last: T) -> None:
         with scope:
             while True:
-                await changes.wait()
-                value = read()
+                value = read()  # Also at first: there may have been changes before this task began.
                 if value != last:
                     last = value
                     next(value)
+                await changes.wait()
 
     next(present)
     tasks.start_soon(watch, present)
