@@ -203,10 +203,12 @@ class Database:
 
     # --- For the space ---
 
-    def open(self) -> None:
-        """Follow the host's rows."""
-        if self._rows is None and not self._closed:
-            self._rows = self._data.subscribe(self._space_id, self._receive)
+    def open(self) -> bool:
+        """Follow the host's rows; whether they were not followed before."""
+        if self._rows is not None or self._closed:
+            return False
+        self._rows = self._data.subscribe(self._space_id, self._receive)
+        return True
 
     def pause(self) -> None:
         """Stop following them: the space is closed."""

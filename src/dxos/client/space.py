@@ -44,6 +44,7 @@ class Space:
         self._db = Database(info.id, services.data, services.query, spawn, self._check_writable)
         self._properties: EchoObject | None = None
         self._opening = False
+        self._stale = False  # Whether rows may have been missed, because nobody followed them.
         self._state: Source[SpaceState] = Source(SpaceState.CLOSED)
         self._members: Source[tuple[SpaceMember, ...]] = Source(())
         self._pipeline: Source[PipelineState] = Source(info.pipeline)
@@ -263,21 +264,23 @@ class Space:
             self._properties = None
             self._tell(info.state)
             return
-        if self.is_open or self._opening:
-            return
-        self._opening = True
-        self._db.open()
-        self._tell(SpaceState.INITIALIZING)
-        self._spawn(self._load)
+        if self._db.open():
+            self._stale = True
+        if self._stale and not self._opening:
+            self._opening = True
+            self._tell(SpaceState.INITIALIZING)
+            self._spawn(self._load)
 
     async def _load(self) -> None:
         """The host is ready; so is this once the properties are here."""
-        try:
-            await self._db.refresh()
-            if self._info.properties_id is not None:
-                self._properties = await self._db.get(self._info.properties_id)
-        except DxosError as error:
-            _log.warning("Space %s has no properties: %s", self._short, error)
+        while self._stale:
+            self._stale = False  # Set again if the space closes and opens meanwhile.
+            try:
+                await self._db.refresh()
+                if self._info.properties_id is not None:
+                    self._properties = await self._db.get(self._info.properties_id)
+            except DxosError as error:
+                _log.warning("Space %s has no properties: %s", self._short, error)
         self._opening = False
         if self._info.state is SpaceState.READY:
             self._tell(SpaceState.READY)

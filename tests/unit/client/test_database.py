@@ -365,6 +365,21 @@ async def test_a_closed_space_cannot_be_changed_and_catches_up_when_opened() -> 
         assert rows(fake, space)[milk.id] == {"title": "Soy milk"}
 
 
+async def test_a_space_that_closes_while_it_opens_follows_its_rows_in_the_end() -> None:
+    async with open_space() as (fake, space):
+        milk = space.db.add({"title": "Milk"})
+        await space.close()
+        for state in (SpaceState.READY, SpaceState.INACTIVE, SpaceState.READY):
+            fake.space_states[space.id] = state
+            fake.spaces.stream.refresh()
+        fake.change(space.id, milk.id, {"title": "Oat milk"})
+        await space.wait_until_ready()
+        assert milk.title == "Oat milk"
+        fake.change(space.id, milk.id, {"title": "Soy milk"})
+        assert milk.title == "Soy milk"
+        assert space.properties.name == "Groceries"
+
+
 async def test_a_closed_client_says_so() -> None:
     async with open_space() as (fake, space):
         milk = space.db.add({"title": "Milk"})
