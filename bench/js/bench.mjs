@@ -268,7 +268,7 @@ const joining = async () => {
     const { peer: host, spaceId } = await owner({ folder: await folder() });
     await fill(host, spaceId);
     const { guest, begin, readyMs } = await join(host, spaceId, failures);
-    await guest.do('waitFor', { space: spaceId, count, full: false, timeoutMs: WAIT_MS });
+    await guest.do('waitForCount', { space: spaceId, count, timeoutMs: WAIT_MS });
     const totalMs = monotonicMs() - begin;
     samples.join_objects_ms.push(totalMs);
     samples.join_objects_after_ready_ms.push(totalMs - readyMs);

@@ -343,12 +343,13 @@ const watchObjects = (space, callback) => {
 
 const waitForObjects = (space, { id, match = {}, count, deleted, timeoutMs = 30_000 }) => {
   const found = new Map();
+  const known = new Map();
   const wanted = count ?? 1;
   let stop;
   let timer;
-  let settled = false;
   const done = new Promise((resolve) => {
     const look = (object) => {
+      known.set(object.id, object);
       const core = getObjectCore(object);
       const fits =
         (id === undefined || object.id === id) &&
@@ -364,15 +365,11 @@ const waitForObjects = (space, { id, match = {}, count, deleted, timeoutMs = 30_
       }
     };
     stop = watchObjects(space, look);
-    // After a new epoch the client does change its objects but tells nobody of it. So all of them are looked at now
-    // and then, the more seldom the longer it takes.
-    const lookAtAll = async () => {
-      const begin = performance.now();
-      (await listObjects(space, { deleted: true })).forEach(look);
-      timer = settled ? undefined : setTimeout(again, Math.max(1_000, 20 * (performance.now() - begin)));
-    };
-    const again = () => lookAtAll().catch((error) => console.error(error));
-    timer = setTimeout(again, 1_000);
+    // After a new epoch the client does change its objects but tells nobody of it. So those that are known are looked
+    // at now and then. A query would be the wrong means: one that runs while objects arrive holds up their arrival.
+    timer = setInterval(() => {
+      known.forEach((object, id) => look(space.db.getObjectById(id, { deleted: true }) ?? object));
+    }, 1_000);
   });
   return withTimeout(done, timeoutMs, `waitFor ${JSON.stringify({ id, match, count: wanted, deleted })}`)
     .catch((error) => {
@@ -380,8 +377,7 @@ const waitForObjects = (space, { id, match = {}, count, deleted, timeoutMs = 30_
     })
     .then(() => [...found.values()].map(plainObject))
     .finally(() => {
-      clearTimeout(timer);
-      settled = true;
+      clearInterval(timer);
       stop?.();
     });
 };
@@ -567,6 +563,24 @@ const commands = {
   },
 
   count: async (command) => ({ count: (await listObjects(spaceOf(command), command)).length }),
+
+  waitForCount: async (command) => {
+    required(command, 'count');
+    const { count, timeoutMs = 30_000 } = command;
+    // The plainest subscription there is, so that the waiting costs as little as possible: for measuring.
+    const query = queryAll(spaceOf(command));
+    let stop;
+    const done = new Promise((resolve) => {
+      const look = ({ objects }) => {
+        if (objects.length >= count && objects.filter((object) => !isProperties(object)).length >= count) {
+          resolve();
+        }
+      };
+      stop = query.subscribe(look, { fire: true });
+    });
+    await withTimeout(done, timeoutMs, `waitForCount ${count}`).finally(() => stop());
+    return { count };
+  },
 
   waitFor: async (command) => {
     const objects = await waitForObjects(spaceOf(command), { ...command, id: command.objectId });
