@@ -78,13 +78,14 @@ class LocalServices:
         self._services: HostServices | None = None
 
     async def __aenter__(self) -> Services:
+        signal, transport = self._signal(), self._transport()  # Before the profile, which they would leave locked.
         profile = Profile.open(self._path)
         async with AsyncExitStack() as stack:
             peer = await stack.enter_async_context(
                 open_peer(
                     profile,
-                    signal=self._signal(),
-                    transport=self._transport(),
+                    signal=signal,
+                    transport=transport,
                     random=self._random,
                     now_ms=self._now_ms,
                 )

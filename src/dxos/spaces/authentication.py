@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, final
 
 from dxos.aio import Changes
-from dxos.errors import DeadlineError, ProofError
+from dxos.errors import DeadlineError, LimitError, ProofError
 from dxos.halo.auth import verify_auth
 from dxos.keys import PublicKey
-from dxos.limits import AUTH_CALL_TIMEOUT_S, AUTH_CHALLENGE_BYTES, AUTH_TIMEOUT_S
+from dxos.limits import AUTH_CALL_TIMEOUT_S, AUTH_CHALLENGE_BYTES, AUTH_CHALLENGE_BYTES_MAX, AUTH_TIMEOUT_S
 from dxos.mesh.connection import Extension, ExtensionChannel, Serve
 from dxos.wire.proto.auth_pb2 import AuthenticateRequest, AuthenticateResponse
 
@@ -50,6 +50,8 @@ class Authentication(Extension):
         return {_METHOD: Serve(AuthenticateRequest, self._answer)}
 
     async def _answer(self, request: AuthenticateRequest) -> AuthenticateResponse:
+        if not 0 < len(request.challenge) <= AUTH_CHALLENGE_BYTES_MAX:
+            raise LimitError("a challenge is empty or too long", bytes_max=AUTH_CHALLENGE_BYTES_MAX)
         return AuthenticateResponse(credential=self._prove(request.challenge))
 
     async def opened(self, channel: ExtensionChannel) -> None:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, final
 import anyio
 from google.protobuf.empty_pb2 import Empty
 
-from dxos.aio import Changes
+from dxos.aio import Changes, unwrap_group
 from dxos.errors import LinkError
 from dxos.feed.log import Log
 from dxos.feed.replication import Closed, CloseReason, Downloaded, Event, Replication
@@ -54,6 +54,7 @@ class FeedReplication(Extension):
         self._streams: dict[PublicKey, _FeedStream] = {}
         self._accepted: list[tuple[PublicKey, str]] = []  # Streams promised to the peer and not running yet.
         self._changed = Changes()
+        self._changes_count = 0  # To notice changes that came while a call was waited for.
 
     @property
     def handlers(self) -> Mapping[str, Serve[Any]]:
@@ -68,18 +69,28 @@ class FeedReplication(Extension):
         self._may_upload = True
         for stream in self._streams.values():
             stream.permit()
+        self._notify()
+
+    def _notify(self) -> None:
+        self._changes_count += 1
         self._changed.notify()
 
+    async def _wait_for_change(self, since: int) -> None:
+        """Return once there were more changes than `since`."""
+        while self._changes_count == since:
+            await self._changed.wait()
+
     async def opened(self, channel: ExtensionChannel) -> None:
-        added = self._pipeline.feed_added.subscribe(lambda _: self._changed.notify())
+        added = self._pipeline.feed_added.subscribe(lambda _: self._notify())
         appended = self._pipeline.appended.subscribe(self._appended)
         try:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._run_accepted, channel)
-                if channel.initiator:
-                    await self._initiate(channel)
-                else:
-                    await self._announce(channel)
+            with unwrap_group():
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(self._run_accepted, channel)
+                    if channel.initiator:
+                        await self._initiate(channel)
+                    else:
+                        await self._announce(channel)
         finally:
             added.unsubscribe()
             appended.unsubscribe()
@@ -89,6 +100,7 @@ class FeedReplication(Extension):
     async def _initiate(self, channel: ExtensionChannel) -> None:
         async with anyio.create_task_group() as tasks:
             while True:
+                seen = self._changes_count
                 for key in [key for key in self._pipeline.feeds if key not in self._streams]:
                     request = StartReplicationRequest(info=self._info(key))
                     answer = await channel.call(
@@ -97,10 +109,10 @@ class FeedReplication(Extension):
                     if answer.stream_tag:
                         stream = self._open(channel, key, answer.stream_tag)
                         tasks.start_soon(self._run, stream)
-                await self._changed.wait()
+                await self._wait_for_change(seen)
 
     async def _updated(self, request: UpdateFeedsRequest) -> Empty:
-        self._changed.notify()
+        self._notify()
         return Empty()
 
     # --- Acceptor -------------------------------------------------------------------------------------------------
@@ -108,10 +120,11 @@ class FeedReplication(Extension):
     async def _announce(self, channel: ExtensionChannel) -> None:
         """Tell the initiator whenever there are feeds that have no stream yet."""
         while True:
+            seen = self._changes_count
             feeds = [self._info(key) for key in self._pipeline.feeds]
             request = UpdateFeedsRequest(feeds=feeds)
             await channel.call(_UPDATE, request, Empty, timeout_s=REPLICATOR_CALL_TIMEOUT_S)
-            await self._changed.wait()
+            await self._wait_for_change(seen)
 
     async def _accept(self, request: StartReplicationRequest) -> StartReplicationResponse:
         key = from_key(request.info.feed_key)
@@ -119,7 +132,7 @@ class FeedReplication(Extension):
             return StartReplicationResponse()
         tag = f"feed-{key.hex}-{self._random(_TAG_BYTES).hex()}"
         self._accepted.append((key, tag))
-        self._changed.notify()
+        self._notify()
         return StartReplicationResponse(stream_tag=tag)
 
     async def _run_accepted(self, channel: ExtensionChannel) -> None:
@@ -157,7 +170,7 @@ class FeedReplication(Extension):
             self._streams.pop(stream.key, None)
         # A feed that the peer closed, or that fell silent, is tried again while the connection lives.
         await anyio.sleep(CONNECT_RETRY_S_MIN)
-        self._changed.notify()
+        self._notify()
 
     def _appended(self, log: Log) -> None:
         stream = self._streams.get(log.key)

@@ -14,7 +14,13 @@ from google.protobuf.empty_pb2 import Empty
 from dxos.aio import Listeners, Unsubscribe
 from dxos.errors import DxosError, InvalidValueError, LimitError
 from dxos.keys import PublicKey
-from dxos.limits import GOSSIP_BYTES_MAX, GOSSIP_CHANNEL_CHARS_MAX, GOSSIP_IDS_REMEMBERED_MAX, GOSSIP_QUEUE_MAX
+from dxos.limits import (
+    GOSSIP_BYTES_MAX,
+    GOSSIP_CHANNEL_CHARS_MAX,
+    GOSSIP_ID_BYTES_MAX,
+    GOSSIP_IDS_REMEMBERED_MAX,
+    GOSSIP_QUEUE_MAX,
+)
 from dxos.mesh.connection import Extension, ExtensionChannel, Serve
 from dxos.wire import from_key, to_key, to_timestamp
 from dxos.wire.proto.gossip_pb2 import GossipMessage
@@ -123,6 +129,8 @@ class Gossip:
         """
         if untrusted.ByteSize() > GOSSIP_BYTES_MAX or len(untrusted.channel_id) > GOSSIP_CHANNEL_CHARS_MAX:
             raise LimitError("a message is too large", bytes_max=GOSSIP_BYTES_MAX)
+        if not 0 < len(untrusted.message_id.data) <= GOSSIP_ID_BYTES_MAX:
+            raise LimitError("a message's id is empty or too long", bytes_max=GOSSIP_ID_BYTES_MAX)
         if untrusted.message_id.data in self._seen or from_key(untrusted.peer_id) == self._peer_id:
             return
         self._remember(untrusted.message_id.data)

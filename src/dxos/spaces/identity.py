@@ -39,7 +39,7 @@ class HaloIdentity:
     """The identity, once there is one."""
 
     def __init__(
-        self, profile: Profile, keys: dict[str, PublicKey], open_storage: Callable[[PublicKey], LogStorage]
+        self, profile: Profile, keys: dict[str, PublicKey], open_storage: Callable[[PublicKey, PublicKey], LogStorage]
     ) -> None:
         self.identity_key = keys["identity"]
         self.device_key = keys["device"]
@@ -129,12 +129,12 @@ class IdentityKeeper:
 
     Args:
         profile: Where keys and records are kept.
-        open_storage: Where the feed of a given key is kept.
+        open_storage: Where a space, given by its key, keeps the feed of a given key.
         now_ms: Unix time in milliseconds.
     """
 
     def __init__(
-        self, profile: Profile, *, open_storage: Callable[[PublicKey], LogStorage], now_ms: Callable[[], int]
+        self, profile: Profile, *, open_storage: Callable[[PublicKey, PublicKey], LogStorage], now_ms: Callable[[], int]
     ) -> None:
         self._profile, self._open_storage, self._now_ms = profile, open_storage, now_ms
         self._metadata = MetadataStore(profile.database)

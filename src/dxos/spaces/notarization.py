@@ -14,7 +14,7 @@ from google.protobuf.empty_pb2 import Empty
 from dxos.aio import Changes
 from dxos.errors import BrokenError, LimitError, LinkError, NotAllowedError, PeerError, ProofError
 from dxos.halo.credential import assertion_of, credential_id, verify_credential
-from dxos.limits import NOTARIZE_CREDENTIALS_MAX, NOTARIZE_RETRY_S, NOTARIZE_TIMEOUT_S
+from dxos.limits import NOTARIZE_CREDENTIALS_MAX, NOTARIZE_FEEDS_MAX, NOTARIZE_RETRY_S, NOTARIZE_TIMEOUT_S
 from dxos.mesh.connection import Extension, ExtensionChannel, Serve
 from dxos.spaces.pipeline import ControlPipeline
 from dxos.wire import from_key
@@ -96,6 +96,8 @@ class Notarization:
             raise NotAllowedError("only feeds of this space are written for others")
         if not state.is_member(issuer) or from_key(assertion.identity_key) != issuer:
             raise ProofError("a feed is admitted by the member that writes it")
+        if sum(feed.identity_key == issuer for feed in state.feeds.values()) >= NOTARIZE_FEEDS_MAX:
+            raise LimitError("a member has too many feeds", count_max=NOTARIZE_FEEDS_MAX)
 
     async def notarize(self, credentials: Sequence[Credential]) -> None:
         """Return when all of these have been written by some member and processed here; there is no time limit.

@@ -49,7 +49,7 @@ class Peer:
         self.profile, self.network = profile, network
         self._tasks, self._random, self._now_ms = tasks, random, now_ms
         feeds = FeedStore(profile.database)
-        self._open_storage: Callable[[PublicKey], LogStorage] = feeds.open
+        self._open_storage: Callable[[PublicKey, PublicKey], LogStorage] = feeds.open_in
         self.documents = Documents(profile, random=random)
         self.identity = IdentityKeeper(profile, open_storage=self._open_storage, now_ms=now_ms)
         self.replicator = Replicator(self.documents, own_id=lambda: f"host-{self.identity.required.device_key.hex}")
@@ -58,9 +58,7 @@ class Peer:
         self._sync_lock = anyio.Lock()
         self._syncs_asked = self._syncs_done = 0
         admissions = ProfileAdmissions(self.identity, lambda: self.spaces, self.sync)
-        self.invitations = Invitations(
-            profile.invitations, network, admissions, tasks, random=random, now_ms=now_ms
-        )
+        self.invitations = Invitations(profile.invitations, network, admissions, tasks, random=random, now_ms=now_ms)
         if self.identity.current is not None:
             self._open_spaces(self.identity.current)
 

@@ -35,7 +35,7 @@ class ControlPipeline:
     Args:
         space_key: Of the space.
         genesis_feed_key: The feed that begins with the space's genesis.
-        open_storage: Where the feed of a given key is kept.
+        open_storage: Where a space, given by its key, keeps the feed of a given key.
         signer: Signs blocks of the feed written here.
     """
 
@@ -44,7 +44,7 @@ class ControlPipeline:
         space_key: PublicKey,
         genesis_feed_key: PublicKey,
         *,
-        open_storage: Callable[[PublicKey], LogStorage],
+        open_storage: Callable[[PublicKey, PublicKey], LogStorage],
         signer: Signer,
     ) -> None:
         self.state = SpaceState(space_key)
@@ -86,6 +86,17 @@ class ControlPipeline:
         log.append(encode_feed_message(credential, tuple(self.timeframe.items())), self._signer)
         self.advance()
         self.appended.emit(log)
+
+    def reload(self) -> None:
+        """Read all again from the disk: a transaction in which something was written here has been undone.
+
+        Only for a pipeline without connections: streams go on with the logs of before.
+        """
+        known, self.feeds = tuple(self.feeds), {}
+        self.state, self.timeframe = SpaceState(self.state.space_key), Timeframe()
+        for key in known:
+            self._add_feed(key)
+        self.advance()
 
     def advance(self) -> None:
         """Process every block that is here and whose time has come."""
@@ -137,7 +148,7 @@ class ControlPipeline:
 
     def _add_feed(self, key: PublicKey) -> None:
         if key not in self.feeds:
-            log = self.feeds[key] = Log(key, self._open_storage(key))
+            log = self.feeds[key] = Log(key, self._open_storage(self.state.space_key, key))
             self.feed_added.emit(log)
 
     async def wait_for_timeframe(self, target: Timeframe, *, timeout_s: float) -> None:

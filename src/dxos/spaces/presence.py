@@ -79,6 +79,7 @@ class Presence:
         finally:
             hearing.unsubscribe()
             new_neighbour.unsubscribe()
+            self._heard.clear()
 
     def _state(self) -> PeerState:
         return PeerState(

@@ -66,7 +66,7 @@ class SpaceContext:
     network: Network
     documents: Documents
     replicator: Replicator
-    open_storage: Callable[[PublicKey], LogStorage]
+    open_storage: Callable[[PublicKey, PublicKey], LogStorage]
     random: Callable[[int], bytes]
     now_ms: Callable[[], int]
     changes: Changes  # Notified about every change of any space.
@@ -74,7 +74,7 @@ class SpaceContext:
 
 @final
 class Space:
-    """One space of this profile.
+    """One space of this profile; it may be opened and closed any number of times.
 
     Args:
         record: What the profile keeps about it.
@@ -90,8 +90,10 @@ class Space:
         self.refused_changes = 0  # Changes dropped because their sender may only read.
         self.connections: dict[PublicKey, PublicKey] = {}  # Identities of authenticated devices, by device key.
         self._context = context
+        self.is_running = False  # From `begin` to the end of `run`.
         self._closing = anyio.Event()
         self._swarm: Swarm | None = None
+        self._barred: dict[PublicKey, PublicKey] = {}  # Identities of devices that were thrown out, by device key.
         self.pipeline = ControlPipeline(
             record.space_key,
             record.genesis_feed_key,
@@ -108,7 +110,6 @@ class Space:
             changed=self._notify,
         )
         self.notarization = Notarization(self.pipeline)
-        self._processed = self.pipeline.processed.subscribe(self._credential_processed)
 
     # --- What it is -----------------------------------------------------------------------------------------------
 
@@ -193,6 +194,8 @@ class Space:
         """
         self.check_may_admit()
         state = self.pipeline.state
+        if role is SpaceRole.OWNER or state.role(identity_key) is SpaceRole.OWNER:
+            raise NotAllowedError("a space's owner is who created it; nobody else becomes it, or stops being it")
         credential = self._issuer.space_member(
             identity_key,
             role,
@@ -223,10 +226,24 @@ class Space:
 
     # --- Life -----------------------------------------------------------------------------------------------------
 
+    def begin(self) -> None:
+        """Say that `run` is about to be called, so that nobody else does."""
+        assert not self.is_running, "a space runs once at a time"
+        self.is_running, self.error, self._closing = True, None, anyio.Event()
+        self._barred.clear()
+
     def close(self) -> None:
         """Leave the swarm and end; `run` returns soon after."""
         self._closing.set()
+        if not self.is_running:
+            self.error = None
+            self._enter(State.CLOSED)
         self._notify()
+
+    async def wait_until_closed(self) -> None:
+        """Return when `run` has ended, or if it does not run."""
+        while self.is_running:
+            await self.changes.wait()
 
     def _notify(self) -> None:
         self.changes.notify()
@@ -238,7 +255,9 @@ class Space:
         self._enter(State.ERROR)
 
     async def run(self) -> None:
-        """Keep the space open until `close`."""
+        """Keep the space open until `close`; after `begin`."""
+        assert self.is_running, "begin comes before run"
+        processed = self.pipeline.processed.subscribe(self._credential_processed)
         try:
             async with anyio.create_task_group() as tasks:
                 self._context.documents.open_space(self.key)
@@ -249,11 +268,13 @@ class Space:
                     tasks.start_soon(self._admit_own_feeds)
                     tasks.start_soon(self.presence.run)
                     await self._closing.wait()
-                    tasks.cancel_scope.cancel()
+                # Connections have ended by now, so nothing of them arrives at documents that are closed.
+                tasks.cancel_scope.cancel()
         finally:
-            self._processed.unsubscribe()
+            processed.unsubscribe()
             self._swarm = None
             self._context.documents.close_space(self.id)
+            self.is_running = False
             self._enter(State.CLOSED)
 
     def _join(self) -> Swarm:
@@ -304,9 +325,15 @@ class Space:
             await self.changes.wait()
 
     def _credential_processed(self, _: Credential) -> None:
-        for device_key, identity_key in tuple(self.connections.items()):
-            if not self.is_member(identity_key) and self._swarm is not None:
-                self._swarm.kick(device_key)
+        if self._swarm is not None:
+            for device_key, identity_key in self.connections.items():
+                if device_key not in self._barred and not self.is_member(identity_key):
+                    self._barred[device_key] = identity_key
+                    self._swarm.kick(device_key)
+            for device_key, identity_key in tuple(self._barred.items()):
+                if self.is_member(identity_key):
+                    del self._barred[device_key]
+                    self._swarm.unbar(device_key)
         self._context.replicator.space_changed(self.id)
         self._notify()
 
@@ -351,6 +378,8 @@ class Space:
         connection.add_extension(feeds)
         try:
             await connection.run()
+            if connection.error is not None:
+                raise connection.error  # So that the swarm shows why.
         finally:
             if self.connections.pop(remote, None) is not None:
                 self.presence.disconnected(remote)

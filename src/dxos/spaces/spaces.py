@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, final
 
+import anyio
 from anyio.abc import TaskGroup
 
 from dxos.echo.layout import PROPERTIES_TYPE, ObjectStructure
@@ -15,7 +16,6 @@ from dxos.errors import (
     ProofError,
     SpaceNotFoundError,
     SpaceNotReadyError,
-    StorageError,
 )
 from dxos.halo.credential import assertion_of, verify_credential
 from dxos.halo.genesis import data_space_genesis
@@ -46,6 +46,7 @@ class Spaces:
         self._context, self._tasks = context, tasks
         self._metadata = MetadataStore(context.profile.database)
         self.all: dict[str, Space] = {}
+        self._switching = anyio.Lock()
 
     def open_all(self) -> None:
         """Open every space that was not closed by its user."""
@@ -113,6 +114,7 @@ class Spaces:
             context.profile.sync()
         except BaseException:
             context.documents.close_space(record.space_id)
+            identity.pipeline.reload()  # It may hold a membership that was not stored in the end.
             raise
         # Whoever had the space's own key could make members at will; nothing else needs it any more.
         keyring.delete(key)
@@ -130,12 +132,16 @@ class Spaces:
         Raises:
             ProofError: The credential is not good, not for this identity, or of another space.
             AlreadyJoinedError: This identity is a member already.
+            StorageError: Nothing was written.
         """
         context = self._context
         membership = self._check_admission(admission.credential, expected)
         key = from_key(membership.space_key)
-        if self.by_key(key) is not None:
-            raise AlreadyJoinedError("this identity is a member of the space already", space_id=space_id(key))
+        known = self.by_key(key)
+        if known is not None:
+            if known.role.is_member or not known.pipeline.state.members:
+                raise AlreadyJoinedError("this identity is a member of the space already", space_id=space_id(key))
+            return known  # It was removed, and admitted again: the space's own records will say so.
         keyring = context.profile.keyring
         record = SpaceRecord(
             space_id(key),
@@ -146,9 +152,13 @@ class Spaces:
             ACTIVE,
             json.dumps({"role": SpaceRole.from_wire(membership.role).name}).encode(),
         )
-        with context.profile.database.transaction():
-            self._metadata.put_space(record)
-            self._record_membership(record, SpaceRole.from_wire(membership.role))
+        try:
+            with context.profile.database.transaction():
+                self._metadata.put_space(record)
+                self._record_membership(record, SpaceRole.from_wire(membership.role))
+        except BaseException:
+            context.identity.pipeline.reload()
+            raise
         context.profile.sync()
         return self._start(record)
 
@@ -159,6 +169,8 @@ class Spaces:
             raise ProofError("the host answered with a credential that admits nobody")
         if from_key(untrusted.subject.id) != self._context.identity.identity_key:
             raise ProofError("the host admitted somebody else")
+        if not SpaceRole.from_wire(membership.role).is_member:
+            raise ProofError("the host answered with a credential that admits nobody")
         if expected is not None and from_key(membership.space_key) != expected:
             raise ProofError("the host admitted this identity to another space than the invitation names")
         return membership
@@ -175,34 +187,40 @@ class Spaces:
 
     async def set_active(self, space: str, active: bool) -> None:
         """Open or close a space, and remember which over restarts."""
-        found = self.get(space)
-        if active == (found.state is not State.CLOSED):
-            return
-        record = replace(found.record, state=ACTIVE if active else INACTIVE)
-        self._metadata.put_space(record)
-        if active:
-            self._start(record)
-        else:
-            found.record = record
-            found.close()
-            while found.state is not State.CLOSED:
-                await found.changes.wait()
+        async with self._switching:
+            found = self.get(space)
+            if active != found.is_active:
+                record = replace(found.record, state=ACTIVE if active else INACTIVE)
+                self._metadata.put_space(record)
+                found.record = record
+            if not active:
+                found.close()
+                await found.wait_until_closed()
+            elif not found.is_running:
+                self._run_soon(found)
 
     def _start(self, record: SpaceRecord) -> Space:
         space = self.all[record.space_id] = Space(record, self._context)
         if record.state == ACTIVE:
-            self._tasks.start_soon(self._run, space, name=f"space {record.space_id[:9]}")
+            self._run_soon(space)
         self._context.changes.notify()
         return space
 
+    def _run_soon(self, space: Space) -> None:
+        space.begin()
+        self._tasks.start_soon(self._run, space, name=f"space {space.id[:9]}")
+
     async def _run(self, space: Space) -> None:
+        """Run one space; whatever ends it, a full disk or a damaged feed, the others go on."""
         try:
             await space.run()
-        except StorageError:
-            raise  # The disk is everybody's business.
-        except DxosError as error:
-            _log.exception("the space %s was closed", space.id)
-            space.fail(error)
+        except* DxosError as errors:
+            lone: BaseException = errors
+            while isinstance(lone, BaseExceptionGroup):
+                lone = lone.exceptions[0]
+            assert isinstance(lone, DxosError)
+            _log.error("the space %s was closed: %s", space.id, lone)
+            space.fail(lone)
 
     def __repr__(self) -> str:
         return f"<Spaces {len(self.all)}>"

@@ -31,10 +31,10 @@ class FeedStorage:
 
     __slots__ = ("_database", "_key", "key")
 
-    def __init__(self, database: Database, key: PublicKey) -> None:
+    def __init__(self, database: Database, key: PublicKey, space_key: PublicKey | None = None) -> None:
         self.key = key
         self._database = database
-        self._key = bytes(key)
+        self._key = bytes(key) if space_key is None else bytes(space_key) + bytes(key)
 
     def __repr__(self) -> str:
         return f"<FeedStorage {self.key.truncate()}>"
@@ -109,6 +109,14 @@ class FeedStore:
     def open(self, feed_key: PublicKey) -> FeedStorage:
         """The storage of one feed; nothing is written until its first block is."""
         return FeedStorage(self._database, feed_key)
+
+    def open_in(self, space_key: PublicKey, feed_key: PublicKey) -> FeedStorage:
+        """The storage of a feed as one space has it; what other spaces have of the same feed lies elsewhere.
+
+        Anybody who may admit feeds to a space may name one of another space. If both shared what is stored, the members
+        of the first would be given the records of the second.
+        """
+        return FeedStorage(self._database, feed_key, space_key)
 
     def keys(self) -> list[PublicKey]:
         """The feeds that have a block, in the order of their first."""
