@@ -62,9 +62,7 @@ class ProfileAdmissions:
             raise AlreadyJoinedError("this identity is a member of the space already")
         credential = space.admit(identity_key, invitation.role or SpaceRole.EDITOR, profile)
         await self._sync()
-        return SpaceAdmissionCredentials(
-            credential=credential, control_timeframe=space.pipeline.timeframe.to_wire()
-        )
+        return SpaceAdmissionCredentials(credential=credential, control_timeframe=space.pipeline.timeframe.to_wire())
 
     def is_member(self, invitation: Invitation) -> bool:
         """See `Admissions`."""

@@ -145,7 +145,7 @@ class AcceptedInvitation(Party):
         if error is None:
             self.finish(State.SUCCESS)
         elif handshake.met or (isinstance(error, InvitationError) and not isinstance(error, InvitationTimeoutError)):
-            self.finish(_state_of(error, handshake.machine.state), error)
+            self.finish(_state_of(error), error)
         else:
             self.show(State.CONNECTING)
 
@@ -216,10 +216,11 @@ class _GuestHandshake(Handshake):
         party.invitation = replace(party.invitation, space_key=space_key, space_id=joined_id)
 
 
-def _state_of(error: DxosError, state: InvitationState) -> InvitationState:
-    """How an invitation ends with an error of its handshake, whose last state may already say it."""
-    if isinstance(error, InvitationExpiredError):
-        return State.EXPIRED
-    if isinstance(error, AuthenticationError) or state is not State.TIMEOUT:
-        return State.ERROR
-    return State.TIMEOUT
+def _state_of(error: DxosError) -> InvitationState:
+    """The state of an invitation that ended with an error."""
+    match error:
+        case InvitationExpiredError():
+            return State.EXPIRED
+        case InvitationTimeoutError():
+            return State.TIMEOUT
+    return State.ERROR

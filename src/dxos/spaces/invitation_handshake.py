@@ -176,9 +176,7 @@ class Handshake(Extension):
 
         Cancelling drops the connection.
         """
-        connection = Connection(
-            stream, local_key=local_key, remote_key=remote_key, initiator=initiator, now_ms=now_ms
-        )
+        connection = Connection(stream, local_key=local_key, remote_key=remote_key, initiator=initiator, now_ms=now_ms)
         self._channel = connection.add_extension(self)
         try:
             async with anyio.create_task_group() as tasks:
@@ -189,7 +187,7 @@ class Handshake(Extension):
                 tasks.cancel_scope.cancel()
         finally:
             self._tasks = None
-            self._act(self.machine.link_lost(_said(connection.error)))
+            self._act(self.machine.link_lost(told(connection.error)))
 
     def end(self, error: DxosError) -> None:
         """End it; the other side is told why. Nothing happens if it is over."""
@@ -412,10 +410,16 @@ def expired() -> InvitationExpiredError:
     return InvitationExpiredError("the invitation has expired; ask for a new one")
 
 
-_SAYINGS: Mapping[str, Callable[[], InvitationError]] = {str(make()): make for make in (cancelled, expired)}
+def timed_out() -> InvitationTimeoutError:
+    """Why a handshake ends that does not go on; its text is also what tells the other side."""
+    return InvitationTimeoutError("the other side did not go on with the invitation")
 
 
-def _said(error: DxosError | None) -> DxosError | None:
+# The machines end with the same texts; the two sides' clocks start together, so either may be the one to say it.
+_SAYINGS: Mapping[str, Callable[[], InvitationError]] = {str(make()): make for make in (cancelled, expired, timed_out)}
+
+
+def told(error: DxosError | None) -> DxosError | None:
     """The error behind the reason a peer gave for closing; the wire carries nothing but its text."""
     make = None if error is None else _SAYINGS.get(str(error.detail.get("reason", "")))
     return error if make is None else make()

@@ -237,7 +237,8 @@ class HostedInvitation(Party):
         Raises:
             StorageError: It could not be counted.
         """
-        self.failures = self._store.count_failure(self.invitation.invitation_id)
+        self.failures += 1  # Whatever becomes of the disk.
+        self.failures = max(self.failures, self._store.count_failure(self.invitation.invitation_id))
         return self.failures
 
     async def admit(self, action: machines.Admit) -> AdmissionResponse:
