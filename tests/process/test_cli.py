@@ -2,10 +2,10 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -108,20 +108,28 @@ def server(tmp_path: Path) -> Iterator[str]:
         yield running.document()["listening"]
 
 
-@pytest.fixture
-def alice(tmp_path: Path, server: str) -> Terminal:
-    terminal = Terminal(tmp_path, "alice", server)
-    terminal.dx("identity", "create", "--name", "Alice")
-    terminal.dx("space", "create", "Groceries")
-    terminal.dx("object", "add", "Groceries", '[{"title": "Milk"}, {"title": "Rice"}]')
-    return terminal
+@pytest.fixture(scope="module")
+def profiles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Alice with a space of two objects, and Bob; each test gets a copy."""
+    data = tmp_path_factory.mktemp("profiles")
+    alice, bob = Terminal(data, "alice"), Terminal(data, "bob")
+    alice.dx("identity", "create", "--name", "Alice")
+    alice.dx("space", "create", "Groceries")
+    alice.dx("object", "add", "Groceries", '[{"title": "Milk"}, {"title": "Rice"}]')
+    bob.dx("identity", "create", "--name", "Bob")
+    return data
 
 
 @pytest.fixture
-def bob(tmp_path: Path, server: str) -> Terminal:
-    terminal = Terminal(tmp_path, "bob", server)
-    terminal.dx("identity", "create", "--name", "Bob")
-    return terminal
+def alice(tmp_path: Path, profiles: Path, server: str) -> Terminal:
+    shutil.copytree(profiles / "profile" / "alice", tmp_path / "profile" / "alice")
+    return Terminal(tmp_path, "alice", server)
+
+
+@pytest.fixture
+def bob(tmp_path: Path, profiles: Path, server: str) -> Terminal:
+    shutil.copytree(profiles / "profile" / "bob", tmp_path / "profile" / "bob")
+    return Terminal(tmp_path, "bob", server)
 
 
 def test_a_guest_joins_and_has_everything_when_join_ends(alice: Terminal, bob: Terminal) -> None:
@@ -162,8 +170,6 @@ def test_changes_travel_while_a_profile_is_watched(alice: Terminal, bob: Termina
         present = [watch.document_where(event="present")["id"] for _ in range(2)]
         (tea,) = bob.dx("object", "add", "Groceries", '{"title": "Tea"}', "--sync", "20")
         assert watch.document_where(event="added")["id"] == tea["id"]
-        bob.dx("object", "update", "Groceries", present[0], '{"done": true}', "--sync", "20")
-        assert watch.document_where(event="changed")["data"]["done"] is True
         bob.dx("object", "remove", "Groceries", present[1], "--sync", "20")
         assert watch.document_where(event="removed")["id"] == present[1]
         assert watch.interrupt() == 130
@@ -171,7 +177,7 @@ def test_changes_travel_while_a_profile_is_watched(alice: Terminal, bob: Termina
 
 
 def test_ctrl_c_cancels_the_invitation(alice: Terminal, bob: Terminal) -> None:
-    with alice.running("space", "share", "Groceries", "--timeout", "3") as share:
+    with alice.running("space", "share", "Groceries", "--timeout", "2") as share:
         shown = share.document_where(event="invitation")
         assert share.interrupt() == 130
         assert "cancelled" in share.rest()
@@ -193,10 +199,7 @@ def test_without_a_signalling_server_one_works_alone_and_is_told(tmp_path: Path)
     terminal = Terminal(tmp_path, "hermit")
     terminal.dx("identity", "create")
     terminal.dx("space", "create", "Cave")
-    begun = time.monotonic()
-    assert terminal.objects("Cave") == []
-    assert time.monotonic() - begun < 5
-    terminal.dx("object", "add", "Cave", "{}", "--sync", "4")
+    terminal.dx("object", "add", "Cave", "{}", "--sync", "3.5")
     assert "No signalling server answers" in terminal.said
 
 
@@ -228,3 +231,11 @@ def test_the_help_does_not_pay_for_the_host() -> None:
         timeout=WAIT_S,
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_whoever_stops_reading_ends_the_command_quietly(alice: Terminal) -> None:
+    with alice.running("object", "list", "Groceries") as listing:
+        assert listing._process.stdout is not None
+        listing._process.stdout.close()
+        assert listing.wait() == 1
+        assert listing.rest() == ""

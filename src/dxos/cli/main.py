@@ -65,9 +65,10 @@ def main(arguments: Sequence[str] | None = None, surroundings: Surroundings | No
 
 def _command(given: Sequence[str]) -> str:
     """The group and the command that were asked for, as far as there are such."""
-    words = [word for word in given if not word.startswith("-")]
-    group = {one.name: one.typer_instance for one in app.registered_groups}.get(words[0] if words else "")
-    if group is None:
-        return ""
-    names = {one.name for one in group.registered_commands}
-    return f"{words[0]} {words[1]} " if len(words) > 1 and words[1] in names else f"{words[0]} "
+    groups = {one.name: one.typer_instance for one in app.registered_groups}
+    for index, word in enumerate(given):
+        group = groups.get(word)
+        if group is not None:
+            names = {one.name for one in group.registered_commands}
+            return " ".join([word, *(one for one in given[index + 1 : index + 2] if one in names), ""])
+    return ""

@@ -175,11 +175,14 @@ def rows(labels: Mapping[str, str], *, empty: str, wide: str | None = None) -> R
         if not documents:
             return Text(empty)
         table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-        lines = [{name: Text(cell(document.get(name))) for name in labels} for document in documents]
+        lines = [
+            {name: Text(cell(document.get(name)), no_wrap=True, overflow="ellipsis") for name in labels}
+            for document in documents
+        ]
         for name, label in labels.items():
             # Else all columns give way, and half an id is of no use.
             width = None if name == wide else max(len(label), *(one[name].cell_len for one in lines))
-            table.add_column(label, no_wrap=True, overflow="ellipsis", min_width=width)
+            table.add_column(label, no_wrap=name != wide, min_width=width)
         for one in lines:
             table.add_row(*one.values())
         return table

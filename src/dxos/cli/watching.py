@@ -29,9 +29,10 @@ async def watch(session: Session, client: Client, space: Space, *, show_present:
         nonlocal begun
         if not begun:
             begun = True
-            output.say(f"{space.name or space.id}: {plural(len(update.objects), 'object')}; Ctrl-C ends.")
+            present = [one for one in update.objects if one.id != space.info.properties_id]
+            output.say(f"{space.name or space.id}: {plural(len(present), 'object')}; Ctrl-C ends.")
             if show_present:
-                print_all("present", update.objects)
+                print_all("present", present)
             return
         print_all("added", update.added)
         print_all("changed", update.changed)

@@ -161,6 +161,7 @@ def test_what_is_no_invitation_is_refused_before_anything_is_asked(alice: Dx, co
     [
         (["space", "joinn"], "dx space --help"),
         (["space", "join"], "dx space join --help"),
+        (["--profile", "bob", "space", "join"], "dx space join --help"),
         (["nonsense"], "dx --help"),
         (["space", "share", "X", "--lifetime", "soon"], "dx space share --help"),
         (["signal", "serve", "--port", "70000"], "dx signal serve --help"),
