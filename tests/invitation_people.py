@@ -120,11 +120,9 @@ class Person:
             data_feed_key=device_key,
         )
 
-    def accept(self, admission: SpaceAdmissionCredentials, invitation: Invitation) -> tuple[PublicKey, str]:
-        assertion = SpaceMember()
-        assertion.ParseFromString(admission.credential.subject.assertion.value)
-        key = from_key(assertion.space_key)
-        self.spaces[key] = {self.identity_key: SpaceRole(assertion.role)}
+    def accept(self, membership: SpaceMember) -> tuple[PublicKey, str]:
+        key = from_key(membership.space_key)
+        self.spaces[key] = {self.identity_key: SpaceRole(membership.role)}
         return key, space_id(key)
 
     @asynccontextmanager

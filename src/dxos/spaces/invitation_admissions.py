@@ -11,7 +11,7 @@ from dxos.keys.ids import space_id
 from dxos.spaces.identity import IdentityKeeper
 from dxos.spaces.spaces import Spaces
 from dxos.wire import from_key, to_key
-from dxos.wire.proto.credentials_pb2 import ProfileDocument
+from dxos.wire.proto.credentials_pb2 import ProfileDocument, SpaceMember
 from dxos.wire.proto.invitations_pb2 import SpaceAdmissionCredentials, SpaceAdmissionRequest
 
 
@@ -66,10 +66,8 @@ class ProfileAdmissions:
 
     def is_member(self, invitation: Invitation) -> bool:
         """See `Admissions`."""
-        known = self._spaces().all
-        if invitation.space_key is not None:
-            return space_id(invitation.space_key) in known
-        return invitation.space_id in known
+        known = invitation.space_id or (None if invitation.space_key is None else space_id(invitation.space_key))
+        return known is not None and self._spaces().has_joined(known)
 
     def admission_request(self) -> SpaceAdmissionRequest:
         """See `Admissions`."""
@@ -83,9 +81,9 @@ class ProfileAdmissions:
             data_feed_key=device_key,
         )
 
-    def accept(self, admission: SpaceAdmissionCredentials, invitation: Invitation) -> tuple[PublicKey, str]:
+    def accept(self, membership: SpaceMember) -> tuple[PublicKey, str]:
         """See `Admissions`."""
-        space = self._spaces().accept(admission, invitation.space_key)
+        space = self._spaces().accept(membership)
         return space.key, space.id
 
     def __repr__(self) -> str:

@@ -211,8 +211,9 @@ class _GuestHandshake(Handshake):
 
     def _join(self, untrusted: SpaceAdmissionCredentials) -> None:
         party = self._party
-        check_admission(untrusted.credential, party.invitation, identity_key=party.admissions.identity_key)
-        space_key, joined_id = party.admissions.accept(untrusted, party.invitation)
+        identity_key = party.admissions.identity_key
+        membership = check_admission(untrusted.credential, party.invitation, identity_key=identity_key)
+        space_key, joined_id = party.admissions.accept(membership)
         party.invitation = replace(party.invitation, space_key=space_key, space_id=joined_id)
 
 

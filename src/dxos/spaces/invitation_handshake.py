@@ -36,7 +36,7 @@ from dxos.mesh.connection import Connection, Extension, ExtensionChannel, Serve
 from dxos.mesh.network import Network
 from dxos.mesh.topology import Topology
 from dxos.teleport import invitation as machines
-from dxos.wire.proto.credentials_pb2 import ProfileDocument
+from dxos.wire.proto.credentials_pb2 import ProfileDocument, SpaceMember
 from dxos.wire.proto.invitations_pb2 import (
     AdmissionRequest,
     AuthenticationRequest,
@@ -96,12 +96,12 @@ class Admissions(Protocol):
         """What we ask a host for."""
         ...
 
-    def accept(self, admission: SpaceAdmissionCredentials, invitation: Invitation) -> tuple[PublicKey, str]:
-        """Join the space we were admitted to; its key and id. Durable when this returns.
+    def accept(self, membership: SpaceMember) -> tuple[PublicKey, str]:
+        """Join the space we were admitted to by a credential that was checked; its key and id. Durable on return.
 
         Raises:
-            ProofError: The credential is not good, not ours, or of another space than the invitation names.
             AlreadyJoinedError: We are a member already.
+            StorageError: Nothing was written.
         """
         ...
 

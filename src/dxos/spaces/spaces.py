@@ -10,14 +10,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from dxos.echo.layout import PROPERTIES_TYPE, ObjectStructure
-from dxos.errors import (
-    AlreadyJoinedError,
-    DxosError,
-    ProofError,
-    SpaceNotFoundError,
-    SpaceNotReadyError,
-)
-from dxos.halo.credential import assertion_of, verify_credential
+from dxos.errors import AlreadyJoinedError, DxosError, SpaceNotFoundError, SpaceNotReadyError
 from dxos.halo.genesis import data_space_genesis
 from dxos.halo.roles import SpaceRole
 from dxos.keys import PublicKey
@@ -26,8 +19,7 @@ from dxos.spaces.pipeline import ControlPipeline
 from dxos.spaces.space import ACTIVE, INACTIVE, Space, SpaceContext, State
 from dxos.store.metadata import MetadataStore, SpaceRecord
 from dxos.wire import from_key, to_key
-from dxos.wire.proto.credentials_pb2 import Credential, SpaceMember
-from dxos.wire.proto.invitations_pb2 import SpaceAdmissionCredentials
+from dxos.wire.proto.credentials_pb2 import SpaceMember
 
 _log = logging.getLogger(__name__)
 _RANDOM_BYTES = 10
@@ -122,25 +114,27 @@ class Spaces:
         await space.wait_until_ready()
         return space
 
-    def accept(self, admission: SpaceAdmissionCredentials, expected: PublicKey | None) -> Space:
+    def has_joined(self, space: str) -> bool:
+        """Whether this identity is a member of a space, or about to learn that it is."""
+        found = self.all.get(space)
+        return found is not None and (found.role.is_member or not found.pipeline.state.members)
+
+    def accept(self, membership: SpaceMember) -> Space:
         """Join a space that this identity was admitted to; durable when this returns, ready once peers are found.
 
         Args:
-            admission: What the host answered.
-            expected: The space's key, where the invitation named it.
+            membership: From a credential that was checked.
 
         Raises:
-            ProofError: The credential is not good, not for this identity, or of another space.
             AlreadyJoinedError: This identity is a member already.
             StorageError: Nothing was written.
         """
         context = self._context
-        membership = self._check_admission(admission.credential, expected)
         key = from_key(membership.space_key)
+        if self.has_joined(space_id(key)):
+            raise AlreadyJoinedError("this identity is a member of the space already", space_id=space_id(key))
         known = self.by_key(key)
         if known is not None:
-            if known.role.is_member or not known.pipeline.state.members:
-                raise AlreadyJoinedError("this identity is a member of the space already", space_id=space_id(key))
             return known  # It was removed, and admitted again: the space's own records will say so.
         keyring = context.profile.keyring
         record = SpaceRecord(
@@ -161,19 +155,6 @@ class Spaces:
             raise
         context.profile.sync()
         return self._start(record)
-
-    def _check_admission(self, untrusted: Credential, expected: PublicKey | None) -> SpaceMember:
-        verify_credential(untrusted)
-        membership = assertion_of(untrusted)
-        if not isinstance(membership, SpaceMember):
-            raise ProofError("the host answered with a credential that admits nobody")
-        if from_key(untrusted.subject.id) != self._context.identity.identity_key:
-            raise ProofError("the host admitted somebody else")
-        if not SpaceRole.from_wire(membership.role).is_member:
-            raise ProofError("the host answered with a credential that admits nobody")
-        if expected is not None and from_key(membership.space_key) != expected:
-            raise ProofError("the host admitted this identity to another space than the invitation names")
-        return membership
 
     def _record_membership(self, record: SpaceRecord, role: SpaceRole) -> None:
         self._context.identity.record_membership(
