@@ -15,6 +15,7 @@ from dxos.cli.session import Session
 if TYPE_CHECKING:
     from dxos.client.client import Client
     from dxos.client.space import Space
+    from dxos.keys import PublicKey
 
 SyncOption = Annotated[
     float | None,
@@ -59,19 +60,23 @@ async def sync(session: Session, client: Client, space: Space, seconds: float | 
         session.output.say("No peer confirmed to have the same content; it is kept here, and travels later.")
 
 
-async def wait_until_synced(client: Client, space: Space, seconds: float) -> bool:
-    """Return when another member is online and neither side lacks anything; False if that took too long."""
+async def wait_until_synced(client: Client, space: Space, seconds: float, *, member: PublicKey | None = None) -> bool:
+    """Return when another member, or this one, is online and neither side lacks anything.
+
+    Returns:
+        Whether that was so within that many seconds.
+    """
     changes = Changes()
     subscriptions = [one.subscribe(lambda _: changes.notify()) for one in (client.spaces, space.members)]
     try:
         with anyio.move_on_after(seconds):
             while True:
-                while not _synced(space):
+                while not _synced(space, member):
                     await changes.wait()
                 with anyio.move_on_after(_QUIET_S):
-                    while _synced(space):
+                    while _synced(space, member):
                         await changes.wait()
-                if _synced(space):
+                if _synced(space, member):
                     return True
         return False
     finally:
@@ -79,5 +84,8 @@ async def wait_until_synced(client: Client, space: Space, seconds: float) -> boo
             one.unsubscribe()
 
 
-def _synced(space: Space) -> bool:
-    return space.info.synced and any(one.presence.name == "ONLINE" and not one.is_self for one in space.members.get())
+def _synced(space: Space, member: PublicKey | None) -> bool:
+    return space.info.synced and any(
+        one.presence.name == "ONLINE" and not one.is_self and member in (None, one.identity_key)
+        for one in space.members.get()
+    )

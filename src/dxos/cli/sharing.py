@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Final, final
 
 import anyio
 
 from dxos.cli.connection import network_watched, wait_until_synced
 from dxos.cli.output import Output, plural
 from dxos.cli.session import Session
+from dxos.errors import InvitationExpiredError
 from dxos.limits import INVITATION_ATTEMPTS_MAX
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from dxos.client.invitations import CancellableInvitation
     from dxos.client.space import Space
     from dxos.halo.invitation import Invitation
+    from dxos.keys import PublicKey
     from dxos.services.contract import SpaceMember
 
 # How long we stay for a guest who was admitted: without us, nobody could give it the space's content.
@@ -67,7 +70,7 @@ async def share(session: Session, client: Client, space: Space, terms: Terms, *,
         await invitation.wait_for(lambda it: it.state.name != "INIT")
         _print_code(session.output, space, invitation.get(), invitation.code, qr=qr)
         async with network_watched(session, client):
-            await _admit_guests(session, client, space, invitation, known, multi_use=terms.multi_use)
+            await _host(session, client, space, invitation, known)
     except anyio.get_cancelled_exc_class():
         with anyio.CancelScope(shield=True):
             await invitation.cancel()
@@ -75,44 +78,59 @@ async def share(session: Session, client: Client, space: Space, terms: Terms, *,
         raise
 
 
-async def _admit_guests(
-    session: Session,
-    client: Client,
-    space: Space,
-    invitation: CancellableInvitation,
-    known: set[Any],
-    *,
-    multi_use: bool,
+@final
+class _Guests:
+    """Those who became members since the invitation was made."""
+
+    def __init__(self, output: Output, known: set[PublicKey]) -> None:
+        self._output, self._known = output, known
+        self.admitted: list[PublicKey] = []
+
+    def greet(self, members: tuple[SpaceMember, ...]) -> None:
+        """Print who is new."""
+        for one in members:
+            if one.identity_key not in self._known and one.role.is_member:
+                self._known.add(one.identity_key)
+                self.admitted.append(one.identity_key)
+                _print_admitted(self._output, one)
+
+
+async def _host(
+    session: Session, client: Client, space: Space, invitation: CancellableInvitation, known: set[PublicKey]
 ) -> None:
-    output, failures = session.output, 0
-    with output.progress() as progress:
-
-        def greet(members: tuple[SpaceMember, ...]) -> None:
-            for one in members:
-                if one.identity_key not in known and one.role.is_member:
-                    known.add(one.identity_key)
-                    _print_admitted(output, one)
-
-        subscription = space.members.subscribe(greet)
-        try:
-            progress(_waiting_sentence("CONNECTING"))
-            async for value in invitation:
-                _print_state(output, value.state.name)
-                progress(_waiting_sentence(value.state.name))
-                if invitation.failures > failures:
-                    failures = invitation.failures
-                    left = INVITATION_ATTEMPTS_MAX - failures
-                    output.say(f"The guest gave a wrong code; {plural(left, 'attempt')} left.")
-            await invitation
+    """Tell of an invitation's states to its end, and see to it that the last guest gets the space's content."""
+    output, guests = session.output, _Guests(session.output, known)
+    subscription = space.members.subscribe(guests.greet)
+    try:
+        with output.progress() as progress:
+            try:
+                await _follow(output, invitation, progress)
+            except InvitationExpiredError:
+                if not guests.admitted:
+                    raise
+                output.say("The invitation's lifetime is over.")  # One for many guests can end no other way.
             progress("Handing over the space's content …")
-            await space.members.wait_for(lambda _: len(known) > 1, timeout_s=_HAND_OVER_S_MAX)
-            handed_over = await wait_until_synced(client, space, _HAND_OVER_S_MAX)
-        finally:
-            subscription.unsubscribe()
+            await space.members.wait_for(lambda _: bool(guests.admitted), timeout_s=_HAND_OVER_S_MAX)
+            handed_over = await wait_until_synced(client, space, _HAND_OVER_S_MAX, member=guests.admitted[-1])
+    finally:
+        subscription.unsubscribe()
     if handed_over:
         output.say("The guest has the space's content.")
     else:
         output.say("The guest went offline before it had everything; keep this profile online: dx space watch")
+
+
+async def _follow(output: Output, invitation: CancellableInvitation, progress: Callable[[str], None]) -> None:
+    failures = 0
+    progress(_waiting_sentence("CONNECTING"))
+    async for value in invitation:
+        if output.json:
+            output.result({"event": "state", "state": value.state.name}, repr)
+        progress(_waiting_sentence(value.state.name))
+        if invitation.failures > failures:
+            failures = invitation.failures
+            output.say(f"The guest gave a wrong code; {plural(INVITATION_ATTEMPTS_MAX - failures, 'attempt')} left.")
+    await invitation
 
 
 def _print_code(output: Output, space: Space, invitation: Invitation, code: str, *, qr: bool | None) -> None:
@@ -156,11 +174,6 @@ def _print_qr_code(output: Output, code: str) -> None:
         return
     picture.terminal(out=drawn, compact=True)
     output.draw(drawn.getvalue())
-
-
-def _print_state(output: Output, state: str) -> None:
-    if output.json:
-        output.result({"event": "state", "state": state}, repr)
 
 
 def _print_admitted(output: Output, member: SpaceMember) -> None:
