@@ -172,10 +172,11 @@ class FeedReplication(Extension):
         await anyio.sleep(CONNECT_RETRY_S_MIN)
         self._notify()
 
-    def _appended(self, log: Log) -> None:
+    def _appended(self, block: tuple[Log, int]) -> None:
+        log, index = block
         stream = self._streams.get(log.key)
         if stream is not None:
-            stream.appended(log.length - 1)
+            stream.appended(index)  # Not the last one: of a log that is being read, the last may be still to come.
 
 
 @final

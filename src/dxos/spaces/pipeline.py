@@ -53,7 +53,7 @@ class ControlPipeline:
         self.changes = Changes()
         self.processed: Listeners[Credential] = Listeners()  # Each credential that changed the state.
         self.feed_added: Listeners[Log] = Listeners()
-        self.appended: Listeners[Log] = Listeners()  # A block was written here, or arrived.
+        self.appended: Listeners[tuple[Log, int]] = Listeners()  # A block, by its index, was written here or arrived.
         self._open_storage, self._signer = open_storage, signer
         self._writer: PublicKey | None = None
         self._add_feed(genesis_feed_key)
@@ -83,9 +83,9 @@ class ControlPipeline:
         if self._writer is None:
             raise NotAllowedError("this device cannot write to the space yet: no member has admitted its feed")
         log = self.feeds[self._writer]
-        log.append(encode_feed_message(credential, tuple(self.timeframe.items())), self._signer)
+        index = log.append(encode_feed_message(credential, tuple(self.timeframe.items())), self._signer)
         self.advance()
-        self.appended.emit(log)
+        self.appended.emit((log, index))
 
     def reload(self) -> None:
         """Read all again from the disk: a transaction in which something was written here has been undone.
@@ -112,7 +112,7 @@ class ControlPipeline:
 
     def downloaded(self, log: Log, index: int) -> None:
         """A block arrived from a peer: process what can be, and let other peers have it."""
-        self.appended.emit(log)
+        self.appended.emit((log, index))
         self.advance()
 
     def _process_next(self, key: PublicKey) -> bool:
