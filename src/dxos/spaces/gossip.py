@@ -4,14 +4,14 @@ Whoever receives one for the first time hands it to its listeners and passes it 
 came from, so members that are not connected to each other hear it too.
 """
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, final
 
-import anyio
+import anyio.lowlevel
 from google.protobuf.empty_pb2 import Empty
 
-from dxos.aio import Listeners, Unsubscribe
+from dxos.aio import Changes, Listeners, Unsubscribe
 from dxos.errors import DxosError, InvalidValueError, LimitError
 from dxos.keys import PublicKey
 from dxos.limits import (
@@ -38,7 +38,8 @@ class GossipExtension(Extension):
 
     def __init__(self, gossip: "Gossip") -> None:
         self._gossip = gossip
-        self._send, self._receive = anyio.create_memory_object_stream[GossipMessage](GOSSIP_QUEUE_MAX)
+        self._queue: deque[GossipMessage] = deque()
+        self._queued = Changes()
 
     @property
     def handlers(self) -> Mapping[str, Serve[Any]]:
@@ -49,25 +50,25 @@ class GossipExtension(Extension):
         return Empty()
 
     async def opened(self, channel: ExtensionChannel) -> None:
-        with self._send, self._receive:
-            self._gossip.neighbours.append(self)
-            try:
-                self._gossip.neighbour_added.emit(channel.remote_key)
-                async for message in self._receive:
-                    try:
-                        await channel.call(_METHOD, message, Empty)
-                    except DxosError:
-                        # A peer that cannot take one message may take the next; a lost link ends this task anyway.
-                        continue
-            finally:
-                self._gossip.neighbours.remove(self)
+        self._gossip.neighbours.append(self)
+        try:
+            self._gossip.neighbour_added.emit(channel.remote_key)
+            while True:
+                while not self._queue:
+                    await self._queued.wait()
+                try:
+                    await channel.call(_METHOD, self._queue.popleft(), Empty)
+                except DxosError:
+                    # A peer that cannot take one message may take the next; a lost link cancels this task.
+                    await anyio.lowlevel.checkpoint()
+        finally:
+            self._gossip.neighbours.remove(self)
 
     def send(self, message: GossipMessage) -> None:
         """Queue a message; a neighbour that is too slow misses some."""
-        try:
-            self._send.send_nowait(message)
-        except anyio.WouldBlock:
-            return
+        if len(self._queue) < GOSSIP_QUEUE_MAX:
+            self._queue.append(message)
+            self._queued.notify()
 
 
 @final
