@@ -405,6 +405,24 @@ async def test_a_guest_whose_cable_is_cut_makes_room_for_the_next(alice: Person,
         assert isinstance(joined.last.error, DxosError)
 
 
+async def test_a_guest_that_vanishes_while_it_is_admitted_is_a_member_all_the_same(alice: Person, bob: Person) -> None:
+    async with AsyncExitStack() as stack:
+        world = World(stack)
+        host, guest = await world.online(alice), await world.online(bob)
+        alice.admit_s = 1.0
+        space = alice.create_space()
+        invited = host.invite(wanted(space, AuthMethod.NONE))
+        joined = guest.accept(invited.invitation)
+        await invited.wait_state(State.READY_FOR_AUTHENTICATION)
+        await anyio.sleep(0.5)
+        assert world.fabric.reset(alice.peer_key, bob.peer_key)
+        await joined.wait_done()
+        await invited.wait_done()
+        assert isinstance(joined.last.error, BrokenError)
+        assert invited.state is State.SUCCESS
+        assert bob.identity_key in alice.spaces[space]
+
+
 async def test_a_host_that_vanishes_fails_the_guest(alice: Person, bob: Person) -> None:
     async with AsyncExitStack() as stack:
         world = World(stack)
