@@ -254,11 +254,14 @@ class InvitationEncoder:
         if "?" in text or "/" in text or "#" in text or "=" in text:
             text = _code_in_address(text)
         if not text:
-            raise InvitationCodeError("The invitation code is empty.")
+            raise InvitationCodeError("The invitation code is empty: paste the whole code.")
         if len(text) > INVITATION_CODE_CHARS_MAX:
-            raise InvitationCodeError("The invitation code is too long to be one.", chars_max=INVITATION_CODE_CHARS_MAX)
+            raise InvitationCodeError(
+                "This is too long to be an invitation code: copy the code once more.",
+                chars_max=INVITATION_CODE_CHARS_MAX,
+            )
         if not _CODE.fullmatch(text):
-            raise InvitationCodeError("An invitation code has letters and digits only; was something else pasted?")
+            raise InvitationCodeError("An invitation code has letters and digits only: copy the code once more.")
         try:
             message = decode(invitation_pb2.Invitation, decode_base62(text))
         except (InvalidKeyError, PeerError):
@@ -276,18 +279,18 @@ class InvitationEncoder:
 def _code_in_address(address: str) -> str:
     # A code at its longest, each character escaped, and room for the address around it.
     if len(address) > 4 * INVITATION_CODE_CHARS_MAX:
-        raise InvitationCodeError("The address is too long to be an invitation.")
+        raise InvitationCodeError("The address is too long to be an invitation: copy the code once more.")
     try:
         parts = urlsplit(address)
     except ValueError:
-        raise InvitationCodeError("The address with the invitation does not parse.") from None
+        raise InvitationCodeError("The address with the invitation does not parse: copy it once more.") from None
     # Applications that route by fragment put the query after it.
     for query in (parts.query, parts.fragment.rpartition("?")[2], address):
         found: Mapping[str, list[str]] = parse_qs(query)
         for name in _QUERY_NAMES:
             if name in found:
                 return found[name][0].strip()
-    raise InvitationCodeError("The address carries no invitation code.")
+    raise InvitationCodeError("The address carries no invitation code: copy the code itself.")
 
 
 def _enum(kind: type[Number], number: int) -> Number:

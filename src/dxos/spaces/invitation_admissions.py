@@ -59,7 +59,7 @@ class ProfileAdmissions:
         identity_key = from_key(request.identity_key)
         space = self._spaces().ready(_space_of(invitation))
         if space.is_member(identity_key):
-            raise AlreadyJoinedError("this identity is a member of the space already")
+            raise AlreadyJoinedError("this identity is a member of the space already; open it from the list of spaces")
         credential = space.admit(identity_key, invitation.role or SpaceRole.EDITOR, profile)
         await self._sync()
         return SpaceAdmissionCredentials(credential=credential, control_timeframe=space.pipeline.timeframe.to_wire())

@@ -87,12 +87,12 @@ class AcceptedInvitation(Party):
             AlreadyJoinedError: This identity is a member already.
         """
         if self.invitation.kind is not InvitationKind.SPACE:
-            raise UsageError("this is an invitation of a further device, which is not supported yet")
+            raise UsageError("invitations of further devices are not supported yet; ask for an invitation to a space")
         _ = self.admissions.identity_key
         if self.invitation.is_expired(self.now_ms()):
             raise expired()
         if self.admissions.is_member(self.invitation):
-            raise AlreadyJoinedError("this identity is a member of the space already")
+            raise AlreadyJoinedError("this identity is a member of the space already; open it from the list of spaces")
 
     def authenticate(self, code: str) -> None:
         """Hand in the authentication code; it is tried as soon as the host asks for one."""
@@ -159,7 +159,10 @@ class AcceptedInvitation(Party):
             await self._met.wait()
         if not self._met.is_set():
             if deadline == timeout_at:
-                error = InvitationTimeoutError("the host of the invitation did not appear; is it online?")
+                error = InvitationTimeoutError(
+                    "the host of the invitation did not appear: see that it is online and uses the same signalling "
+                    "server, or ask for a new code, because this one may have been used"
+                )
                 self.finish(State.TIMEOUT, error)
             else:
                 self.finish(State.EXPIRED, expired())

@@ -261,7 +261,7 @@ class Handshake(Extension):
         with anyio.move_on_after(OPTIONS_TIMEOUT_S):
             await self._opened.wait()
         if not self._opened.is_set():
-            self.end(InvitationTimeoutError("the other side did not begin with the invitation"))
+            self.end(InvitationTimeoutError("the other side did not begin with the invitation; try the code again"))
         while (at := self.machine.next_timer()) is not None:
             self._timer_changed = anyio.Event()
             with anyio.CancelScope(deadline=at):
@@ -412,7 +412,7 @@ def expired() -> InvitationExpiredError:
 
 def timed_out() -> InvitationTimeoutError:
     """Why a handshake ends that does not go on; its text is also what tells the other side."""
-    return InvitationTimeoutError("the other side did not go on with the invitation")
+    return InvitationTimeoutError("the other side did not go on with the invitation; try the code again")
 
 
 # The machines end with the same texts; the two sides' clocks start together, so either may be the one to say it.

@@ -132,7 +132,10 @@ class Spaces:
         context = self._context
         key = from_key(membership.space_key)
         if self.has_joined(space_id(key)):
-            raise AlreadyJoinedError("this identity is a member of the space already", space_id=space_id(key))
+            raise AlreadyJoinedError(
+                "this identity is a member of the space already; open it from the list of spaces",
+                space_id=space_id(key),
+            )
         known = self.by_key(key)
         if known is not None:
             return known  # It was removed, and admitted again: the space's own records will say so.

@@ -76,7 +76,9 @@ def map_sqlite_error(error: sqlite3.Error) -> StorageError | ClosedError:
         return StorageFullError("the disk is full; nothing of this change was written: free some space", reason=name)
     if primary == sqlite3.SQLITE_IOERR:
         # A quota or a limit of file size arrives as a failed write, not as SQLITE_FULL.
-        return StorageFullError("the disk refused a write; nothing of this change was written", reason=name)
+        return StorageFullError(
+            "the disk refused a write; nothing of this change was written: free some space", reason=name
+        )
     if primary in _ACCESS:
         return StorageAccessError("the database cannot be written; check the permissions of its folder", reason=name)
     if primary in _LOCKED:

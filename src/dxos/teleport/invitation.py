@@ -229,7 +229,10 @@ class _Handshake:
         if self._expires_at is not None and now >= self._expires_at:
             return self._end("expired", InvitationExpiredError("the invitation has expired; ask for a new one"))
         if any(at is not None and now >= at for at in (self._times_out_at, self._options_by)):
-            return self._end("timed out", InvitationTimeoutError("the other side did not go on with the invitation"))
+            return self._end(
+                "timed out",
+                InvitationTimeoutError("the other side did not go on with the invitation; try the code again"),
+            )
         return []
 
     def _receive_options(self, request: invitations_pb2.InvitationOptions, *, now: float) -> list[Action]:
