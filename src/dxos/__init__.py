@@ -3,24 +3,65 @@
 `Client` is where to begin; see the tutorial in the documentation.
 """
 
-from dxos.client import (
-    AuthenticatingInvitation,
-    CancellableInvitation,
-    Client,
-    Config,
-    Database,
-    EchoObject,
-    MulticastObservable,
-    Query,
-    QueryUpdate,
-    Space,
-    Subscription,
-)
-from dxos.errors import DxosError
-from dxos.halo.invitation import AuthMethod, Invitation, InvitationEncoder, InvitationKind, InvitationState
-from dxos.halo.roles import SpaceRole
-from dxos.keys import PublicKey
-from dxos.services.contract import ConnectionState, SpaceState, SystemStatus
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dxos.client import (
+        AuthenticatingInvitation,
+        CancellableInvitation,
+        Client,
+        Config,
+        Database,
+        EchoObject,
+        MulticastObservable,
+        Query,
+        QueryUpdate,
+        Space,
+        Subscription,
+    )
+    from dxos.errors import DxosError
+    from dxos.halo.invitation import AuthMethod, Invitation, InvitationEncoder, InvitationKind, InvitationState
+    from dxos.halo.roles import SpaceRole
+    from dxos.keys import PublicKey
+    from dxos.services.contract import ConnectionState, SpaceState, SystemStatus
+else:
+    # Imported when first asked for: `dx --help` must not wait for the client, nor a signalling server load it.
+    _HOMES = {
+        "AuthMethod": "dxos.halo.invitation",
+        "AuthenticatingInvitation": "dxos.client",
+        "CancellableInvitation": "dxos.client",
+        "Client": "dxos.client",
+        "Config": "dxos.client",
+        "ConnectionState": "dxos.services.contract",
+        "Database": "dxos.client",
+        "DxosError": "dxos.errors",
+        "EchoObject": "dxos.client",
+        "Invitation": "dxos.halo.invitation",
+        "InvitationEncoder": "dxos.halo.invitation",
+        "InvitationKind": "dxos.halo.invitation",
+        "InvitationState": "dxos.halo.invitation",
+        "MulticastObservable": "dxos.client",
+        "PublicKey": "dxos.keys",
+        "Query": "dxos.client",
+        "QueryUpdate": "dxos.client",
+        "Space": "dxos.client",
+        "SpaceRole": "dxos.halo.roles",
+        "SpaceState": "dxos.services.contract",
+        "Subscription": "dxos.client",
+        "SystemStatus": "dxos.services.contract",
+    }
+
+    def __getattr__(name: str) -> object:
+        if name not in _HOMES:
+            raise AttributeError(f"module 'dxos' has no attribute {name!r}")
+        import importlib
+
+        value = globals()[name] = getattr(importlib.import_module(_HOMES[name]), name)
+        return value
+
+    def __dir__() -> list[str]:
+        return __all__
+
 
 __version__ = "0.1.0"
 
