@@ -39,7 +39,10 @@ def modules() -> list[Path]:
 def own_files() -> list[Path]:
     """Every text file that belongs to the repository."""
     listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, check=False
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=False,
     )
     if listed.returncode:
         pytest.skip("no git here to say which files belong to the repository")
@@ -109,7 +112,9 @@ def test_the_reference_lists_every_error_with_its_code() -> None:
         kinds += kind.__subclasses__()
     package = [one for one in kinds if one.__module__ == "dxos.errors"]
     assert len(package) > 30, "the tree of errors is there"
-    missing = [one.__name__ for one in package if f"`{one.__name__}`" not in reference or f"`{one.code}`" not in reference]
+    missing = [
+        one.__name__ for one in package if f"`{one.__name__}`" not in reference or f"`{one.code}`" not in reference
+    ]
     assert not missing, f"docs/python.md lacks {missing}"
 
 

@@ -22,7 +22,7 @@ from dxos.mesh.signal_server import serve_signal
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 ROOT = Path(__file__).resolve().parents[2]
-README, TUTORIAL = ROOT / "README.md", ROOT / "docs" / "tutorial.md"
+README, TUTORIAL, REFERENCE = ROOT / "README.md", ROOT / "docs" / "tutorial.md", ROOT / "docs" / "python.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 PORT = "5001"
 LINE_S_MAX, JOIN_S_MAX = 30.0, 30.0
@@ -130,6 +130,19 @@ async def test_the_two_programs_of_the_tutorial_meet(tmp_path: Path) -> None:
             shown = await alice.lines_until_end()
             assert any("'Tent'" in one and "'packed': True" in one and "packed by Bob" in one for one in shown), shown
             assert await bob.lines_until_end() == []
+
+
+async def test_the_examples_of_the_reference_run_in_order() -> None:
+    text = re.sub(r"<!-- fragment -->\n```python\n.*?```", "", REFERENCE.read_text(encoding="utf-8"), flags=re.DOTALL)
+    examples = PYTHON.findall(text)
+    assert len(examples) > 10
+    namespace: dict[str, object] = {}
+    with anyio.fail_after(LINE_S_MAX):
+        for number, code in enumerate(examples, 1):
+            compiled = compile(code, f"example {number}", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+            waiting = eval(compiled, namespace)
+            if waiting is not None:
+                await waiting
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
