@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import final
 
-from dxos.errors import AlreadyJoinedError, ProtocolError, SpaceNotFoundError
+from dxos.errors import ProtocolError, SpaceNotFoundError
 from dxos.halo.invitation import Invitation
 from dxos.halo.roles import SpaceRole
 from dxos.keys import PublicKey
@@ -58,10 +58,13 @@ class ProfileAdmissions:
             raise ProtocolError("the guest does not say who it is")
         identity_key = from_key(request.identity_key)
         space = self._spaces().ready(_space_of(invitation))
-        if space.is_member(identity_key):
-            raise AlreadyJoinedError("this identity is a member of the space already; open it from the list of spaces")
-        credential = space.admit(identity_key, invitation.role or SpaceRole.EDITOR, profile)
-        await self._sync()
+        member = space.pipeline.state.member(identity_key)
+        if member is not None and member.role.is_member:
+            # Its link broke before our answer arrived, or it lost its profile's copy: it gets the same answer again.
+            credential = member.credential
+        else:
+            credential = space.admit(identity_key, invitation.role or SpaceRole.EDITOR, profile)
+            await self._sync()
         return SpaceAdmissionCredentials(credential=credential, control_timeframe=space.pipeline.timeframe.to_wire())
 
     def is_member(self, invitation: Invitation) -> bool:

@@ -81,10 +81,10 @@ class Admissions(Protocol):
     async def admit(
         self, request: SpaceAdmissionRequest, invitation: Invitation, profile: ProfileDocument | None
     ) -> SpaceAdmissionCredentials:
-        """Make a guest a member; durable when this returns.
+        """Make a guest a member, durable when this returns; one that is a member already keeps its role.
 
         Raises:
-            DxosError: It cannot be done, or the guest is a member already; nothing was changed.
+            DxosError: It cannot be done; nothing was changed.
         """
         ...
 
