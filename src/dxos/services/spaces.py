@@ -70,6 +70,7 @@ class SpacesServiceHost:
             ),
             role=space.role,
             properties_id=self._peer.documents.properties_id(space.id) if ready else None,
+            cached_name=None if ready else self._peer.documents.stored_name(space.id),
             synced=space.synced,
             refused_changes=space.refused_changes,
             error=space.error,

@@ -151,6 +151,12 @@ class Documents:
         known = self._space(space)
         return known.root_id is not None and self._documents.heads(known.root_id) is not None
 
+    def stored_name(self, space: str) -> str | None:
+        """The name of a space as its rows have it, also while it is closed."""
+        found = self._objects.select(space, to_condition(Query(filter=_IS_PROPERTIES)), limit=1)
+        name = found[0].data.get("name") if found else None
+        return name if isinstance(name, str) else None
+
     def properties_id(self, space: str) -> str | None:
         """The id of the object that names the space."""
         known = self._space(space)
