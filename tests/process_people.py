@@ -74,7 +74,7 @@ async def raised(invitation: CancellableInvitation | AuthenticatingInvitation) -
 def program(code: str, *arguments: str | Path, **environ: str) -> "subprocess.Popen[str]":
     """Run Python code in a process of its own, with pipes for all that it says."""
     return subprocess.Popen(
-        [sys.executable, "-X", "dev", "-c", code, *map(str, arguments)],
+        [sys.executable, "-W", "default", "-c", code, *map(str, arguments)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import final
 
 from dxos.aio import Changes
-from dxos.errors import CorruptionError, IdentityExistsError, IdentityMissingError
+from dxos.errors import CorruptionError, IdentityExistsError, IdentityMissingError, KeyMissingError
 from dxos.feed.storage import LogStorage
 from dxos.halo.auth import create_auth
 from dxos.halo.credential import create_credential, create_presentation
@@ -32,6 +32,7 @@ from dxos.wire.proto.credentials_pb2 import (
 
 _log = logging.getLogger(__name__)
 _KEYS = ("identity", "device", "halo_space", "control_feed", "data_feed")
+_KEYS_USED = ("device", "control_feed")  # By which this device acts, whichever device made the identity.
 
 
 @final
@@ -131,6 +132,10 @@ class IdentityKeeper:
         profile: Where keys and records are kept.
         open_storage: Where a space, given by its key, keeps the feed of a given key.
         now_ms: Unix time in milliseconds.
+
+    Raises:
+        CorruptionError: The record of the identity is damaged.
+        KeyMissingError: The keyring lacks a key by which this device acts.
     """
 
     def __init__(
@@ -142,7 +147,15 @@ class IdentityKeeper:
         self._current: HaloIdentity | None = None
         record = self._metadata.identity()
         if record is not None:
-            self._current = self._open(_parse(record))
+            keys = _parse(record)
+            for name in _KEYS_USED:
+                # Found out now, and not when the first change or connection fails.
+                if not profile.keyring.has(keys[name]):
+                    raise KeyMissingError(
+                        f"the keyring lacks the private key of this profile's {name}; restore it from a backup",
+                        key=keys[name].truncate(),
+                    )
+            self._current = self._open(keys)
 
     @property
     def current(self) -> HaloIdentity | None:
