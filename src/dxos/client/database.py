@@ -1,6 +1,6 @@
 """`Database`: the objects of one space, read and changed at once here, and sent to the host once per turn.
 
-    edit ──▶ object is dirty ──▶ (next turn) one update with every dirty object ──▶ answer: the host's rows
+    edit ──▶ object is dirty ──▶ (next turn) updates with every dirty object ──▶ answer: the host's rows
                 └── a strong reference, so that nothing unsent is lost; other objects are known weakly, by id
 
 A refused update takes back all edits it held, and is raised by the next `flush`.
@@ -11,10 +11,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any, final
 from weakref import WeakValueDictionary
 
 import anyio
+import anyio.lowlevel
 
 from dxos.client.live import plain, references_in
 from dxos.client.object import EchoObject, object_of, set_deleted
@@ -25,6 +27,7 @@ from dxos.echo.query import And, Equals, Everything, Filter
 from dxos.echo.query import Query as PlainQuery
 from dxos.errors import ClosedError, DxosError, ObjectNotFoundError, UsageError
 from dxos.keys.ids import is_object_id
+from dxos.limits import UPDATE_OBJECTS_MAX
 from dxos.services import contract
 from dxos.services.contract import DataService, ObjectState, QueryService
 
@@ -241,11 +244,17 @@ class Database:
     # --- Sending ---
 
     async def _send(self) -> None:
+        turn_left = 0  # Objects of this turn whose edits have been told of and not sent yet.
         try:
             while self._unsent:
-                batch = list(self._unsent.values())
-                self._unsent.clear()
-                await self._send_batch(batch)
+                if not turn_left:
+                    turn_left = len(self._unsent)
+                    self._tell(list(self._unsent.values()))
+                next_ids = list(islice(self._unsent, min(turn_left, UPDATE_OBJECTS_MAX)))
+                turn_left -= len(next_ids)
+                await self._send_batch([self._unsent.pop(one) for one in next_ids])
+                # A long turn goes in several updates, so that it does not hold up everything else.
+                await anyio.lowlevel.checkpoint()
         finally:
             # Cancelled with edits unsent: the client is closing, and says so to whoever flushes.
             if self._unsent:
@@ -257,7 +266,6 @@ class Database:
 
     async def _send_batch(self, batch: list[EchoObject]) -> None:
         edits = [core_of(target).take() for target in batch]
-        self._tell(batch)
         try:
             states = await self._data.update(self._space_id, edits)
         except DxosError as error:
@@ -300,7 +308,7 @@ class Database:
 
     def _tell(self, changed: Sequence[EchoObject]) -> None:
         for target in changed:
-            core_of(target).changed.emit(target)
+            core_of(target).tell(target)
         if changed:
             for query in list(self._live):
                 query.consider(changed)

@@ -114,8 +114,29 @@ class Core:
         self.under_way = False
         self.deferred: ObjectState | None = None  # The newest row that came while an own edit was under way.
         self.references: dict[str, EchoObject] = {}  # Keeps what this object refers to alive while it is.
-        self.nodes: WeakValueDictionary[int, Place] = WeakValueDictionary()
-        self.changed: Signal[EchoObject] = Signal()
+        self._nodes: WeakValueDictionary[int, Place] | None = None
+        self._changed: Signal[EchoObject] | None = None
+
+    # Both are made when first needed: most of many objects are only read.
+
+    @property
+    def nodes(self) -> WeakValueDictionary[int, Place]:
+        """The maps and lists inside that somebody holds, by the identity of what they show."""
+        if self._nodes is None:
+            self._nodes = WeakValueDictionary()
+        return self._nodes
+
+    @property
+    def changed(self) -> Signal[EchoObject]:
+        """Told after each change."""
+        if self._changed is None:
+            self._changed = Signal()
+        return self._changed
+
+    def tell(self, target: EchoObject) -> None:
+        """Tell whoever wants to know that the object has changed."""
+        if self._changed is not None:
+            self._changed.emit(target)
 
     # --- Reading ---
 
@@ -216,6 +237,9 @@ class Core:
 
     def replace(self, data: dict[str, Any], *, owned: bool) -> None:
         """Put other data in place; nested maps and lists that are in use go on with what is at their place there."""
+        if not self._nodes:
+            self.data, self.owned = data, owned
+            return
         places = [(node, node.find()) for node in list(self.nodes.values())]
         before, moves = self.data, _Moves()
         self.nodes.clear()
