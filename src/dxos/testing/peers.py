@@ -141,6 +141,11 @@ class Host:
         return self._peer
 
     @property
+    def is_running(self) -> bool:
+        """Whether the profile is open."""
+        return self._peer is not None
+
+    @property
     def device_key(self) -> PublicKey:
         """Of its device, whether it runs or not."""
         assert self._device_key is not None, f"{self.name} has no identity yet"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dxos.echo import layout
-from dxos.echo.document import Document
+from dxos.echo.document import ROOT, Document
 from dxos.echo.layout import ObjectStructure
 from dxos.echo.mutation import Mutation, Put, SetDeleted
 from dxos.echo.query import Equals, HasType, Query
@@ -78,7 +78,7 @@ def make(object_id: str, key: PublicKey = KEY, **content: object) -> Document:
     return layout.make_object_document(key, object_id, ObjectStructure(dict(content)))
 
 
-# --- Editing ------------------------------------------------------------------------------------------------------------
+# --- Editing ----------------------------------------------------------------
 
 
 def test_created_objects_are_linked_by_the_root_each_in_a_document_of_its_own(
@@ -170,7 +170,7 @@ def test_a_subscription_outlives_the_closing_of_its_space_and_ends_when_told(doc
     assert heard == [MILK]
 
 
-# --- From peers -----------------------------------------------------------------------------------------------------------
+# --- From peers ----------------------------------------------------------------
 
 
 def test_where_two_documents_claim_an_object_the_one_that_the_root_links_to_has_it(
@@ -223,7 +223,7 @@ def test_an_object_of_the_type_that_names_spaces_does_not_name_the_space(documen
 def test_a_document_that_links_nothing_and_holds_nothing_is_kept_and_harms_nobody(documents: Documents) -> None:
     empty = Document.create()
     with empty.edit() as edit:
-        edit.put(layout.ROOT, "version", 1)
+        edit.put(ROOT, "version", 1)
     name = documents._new_id()
     documents.received(name, SPACE, empty, ())
     assert name in documents.documents(SPACE)
@@ -244,7 +244,7 @@ def test_the_same_object_id_in_two_spaces_is_two_objects(documents: Documents) -
     assert documents.get(OTHER, [MILK])[0].row.data == {"title": "Theirs"}
 
 
-# --- Damage -------------------------------------------------------------------------------------------------------------
+# --- Damage ----------------------------------------------------------------
 
 
 def damage_row(profile: Profile, object_id: str, content: str = '{"title": "Mold"}') -> None:
@@ -343,7 +343,7 @@ def test_a_turn_that_meets_a_damaged_document_changes_nothing(documents: Documen
     assert data(documents, BREAD) == {"title": "Bread"}
 
 
-# --- Disk ---------------------------------------------------------------------------------------------------------------
+# --- Disk ----------------------------------------------------------------
 
 
 def test_everything_is_read_again_after_reopening(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.anyio
 slow = pytest.mark.slow
 
 
-# --- Convergence --------------------------------------------------------------------------------------------------------
+# --- Convergence ----------------------------------------------------------------
 
 
 async def test_a_guest_sees_what_the_host_has_and_the_host_what_the_guest_writes() -> None:
@@ -208,7 +208,7 @@ async def test_all_know_when_nothing_is_left_to_send() -> None:
         await until(lambda: alice.space(space.id).synced and bob.space(space.id).synced)
 
 
-# --- Members ------------------------------------------------------------------------------------------------------------
+# --- Members ----------------------------------------------------------------
 
 
 async def _three(alice: Host, bob: Host, carol: Host) -> str:
@@ -322,7 +322,7 @@ async def test_only_admins_change_roles_nobody_the_own_and_nobody_the_owners() -
         await until(lambda: carol.space(space.id).role is SpaceRole.READER)
 
 
-# --- Strangers ----------------------------------------------------------------------------------------------------------
+# --- Strangers ----------------------------------------------------------------
 
 
 async def test_a_stranger_who_knows_topic_and_keys_gets_nothing() -> None:
