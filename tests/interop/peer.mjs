@@ -701,6 +701,15 @@ const commands = {
     })),
   }),
 
+  // What has been processed of the space's control feeds: how many blocks of each.
+  timeframe: async (command) => ({
+    feeds: Object.fromEntries(
+      spaceOf(command)
+        .internal.data.pipeline.currentControlTimeframe.frames()
+        .map(([feedKey, index]) => [hex(feedKey), index]),
+    ),
+  }),
+
   status: async () => {
     const { swarm, signaling, connectionInfo } = client.mesh.networkStatus.get();
     return {
