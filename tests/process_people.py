@@ -103,13 +103,13 @@ class Remote:
         self._process = await anyio.open_process(self._arguments, env=environ, stderr=subprocess.PIPE)
         assert self._process.stdout is not None
         self._lines = _lines(self._process.stdout)
-        assert await self._answer() == "ready"
+        assert await self.answer() == "ready"
         return self
 
     async def ask(self, do: str, **options: Any) -> Any:
         """Have something done; its answer, or an AssertionError with what was raised there."""
         await self.tell(do, **options)
-        return await self._answer()
+        return await self.answer()
 
     async def tell(self, do: str, **options: Any) -> None:
         """Ask, and wait for no answer."""
@@ -117,7 +117,8 @@ class Remote:
         assert self._process.stdin is not None
         await self._process.stdin.send((json.dumps({"do": do, **options}) + "\n").encode())
 
-    async def _answer(self) -> Any:
+    async def answer(self) -> Any:
+        """The answer to what was told before."""
         assert self._lines is not None
         with anyio.fail_after(2 * WAIT_S):
             line = await anext(self._lines, None)

@@ -7,7 +7,7 @@ from typing import Generic, TypeVar, final
 
 import anyio
 
-from dxos.errors import DeadlineError
+from dxos.errors import DeadlineError, DxosError
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -15,16 +15,28 @@ _log = logging.getLogger(__name__)
 
 @contextmanager
 def unwrap_group() -> Iterator[None]:
-    """Raise a lone error by itself instead of inside groups, so that callers can name it."""
+    """Raise a lone error by itself instead of inside groups, so that callers can name it.
+
+    Of several errors that are all of the tree the first is raised: tasks that fail together, such as those that wait
+    for answers on a connection that breaks, fail for one cause. A bug among them is never hidden.
+    """
     try:
         yield
     except BaseExceptionGroup as group:
-        error: BaseException = group
-        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-            error = error.exceptions[0]
+        leaves = list(_leaves(group))
+        is_one = len(leaves) == 1 or all(isinstance(one, DxosError) for one in leaves)
+        error: BaseException = leaves[0] if is_one else group
     else:
         return
     raise error  # Outside the handler, so that the group is not its context.
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for one in group.exceptions:
+        if isinstance(one, BaseExceptionGroup):
+            yield from _leaves(one)
+        else:
+            yield one
 
 
 @final
