@@ -16,7 +16,7 @@ Invariants
 import itertools
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar, final
 
@@ -47,6 +47,7 @@ from dxos.store.profile import Profile
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 _UUID_BYTES = 16
+_NO_PLACES: Mapping[str, str] = {}
 _IS_PROPERTIES = HasType(layout.PROPERTIES_TYPE.rpartition(":")[0])  # Of any version.
 
 
@@ -182,9 +183,13 @@ class Documents:
         return Unsubscribe(end)
 
     def _tell(self, space: str, object_ids: Sequence[str]) -> None:
+        if space in self._listeners and object_ids:
+            self._emit(space, tuple(self.get(space, object_ids)))
+
+    def _emit(self, space: str, states: tuple[StoredObject, ...]) -> None:
         listeners = self._listeners.get(space)
-        if listeners is not None and object_ids:
-            listeners.emit(tuple(self.get(space, object_ids)))
+        if listeners is not None:
+            listeners.emit(states)
 
     # --- Reading --------------------------------------------------------------------------------------------------
 
@@ -275,16 +280,18 @@ class Documents:
         try:
             with self._database.transaction():
                 links: dict[str, str] = {}
-                where: list[str] = []
+                places = self._objects.places(space, [one.object_id for one in edits])
                 for one in edits:
                     if one.create is not None:
-                        where.append(self._create(space, known, one.create, documents, touched, links))
+                        self._create(known, one.create, places, documents, touched, links)
                     else:
-                        where.append(self._change(space, one, documents, touched, links))
+                        self._change(one, places, documents, touched, links)
                 if links:
                     self._link(known, links, documents, touched)
+                stored = self._persist_new(space, [one for one, before in touched.items() if not before], documents)
                 for document, before in touched.items():
-                    self._persist(document, space, documents[document], before)
+                    if before:
+                        stored += self._persist(document, space, documents[document], before, places)
         except BaseException:
             for document in touched:
                 self._cache.pop(document, None)
@@ -292,10 +299,12 @@ class Documents:
             raise
         for document in touched:
             self._remember(document, documents[document], space)
-        states = {state.row.object_id: state for state in self.get(space, [one.object_id for one in edits])}
-        listeners = self._listeners.get(space)
-        if listeners is not None:
-            listeners.emit(tuple(states.values()))
+        edited = dict.fromkeys(one.object_id for one in edits)
+        states = {state.row.object_id: state for state in stored if state.row.object_id in edited}
+        # What has not changed, or is not what this document makes it, is as it was.
+        rest = [object_id for object_id in edited if object_id not in states]
+        states |= {state.row.object_id: state for state in self.get(space, rest)}
+        self._emit(space, tuple(states.values()))
         # New documents first: a peer that has them understands the links to them.
         self.created.emit(tuple(one for one, before in touched.items() if not before))
         self.changed.emit(tuple(one for one, before in touched.items() if before))
@@ -303,14 +312,14 @@ class Documents:
 
     def _create(
         self,
-        space: str,
         known: _SpaceDocuments,
         row: ObjectRow,
+        places: dict[str, str],
         documents: dict[str, Document],
         touched: dict[str, Heads],
         links: dict[str, str],
-    ) -> str:
-        if row.object_id in links or self._record(space, row.object_id) is not None:
+    ) -> None:
+        if row.object_id in links or row.object_id in places:
             raise InvalidValueError("an object with this id exists already", object_id=row.object_id)
         structure = ObjectStructure(
             row.data, row.type, row.kind, row.source, row.target, tuple(row.meta.get("keys", ()))
@@ -320,22 +329,20 @@ class Documents:
             edit.apply(made, row.object_id, [SetDeleted(True)])
         new_id = self._new_id()
         documents[new_id], touched[new_id], links[row.object_id] = made, (), new_id
-        return new_id
 
     def _change(
         self,
-        space: str,
         one: ObjectEdit,
+        places: dict[str, str],
         documents: dict[str, Document],
         touched: dict[str, Heads],
         links: dict[str, str],
-    ) -> str:
+    ) -> None:
         where = links.get(one.object_id)  # Where an earlier edit of the same turn made it.
         if where is None:
-            record = self._record(space, one.object_id)
-            if record is None:
-                raise ObjectNotFoundError("no such object", object_id=one.object_id)
-            where = record.document_id
+            where = places.get(one.object_id)
+        if where is None:
+            raise ObjectNotFoundError("no such object", object_id=one.object_id)
         document = documents.get(where)
         if document is None:
             document = documents[where] = self._load(where)
@@ -344,7 +351,6 @@ class Documents:
         else:
             base = None  # A later edit of the same turn follows the earlier one.
         edit.apply(document, one.object_id, one.mutations, base_heads=base)
-        return where
 
     def _link(
         self, known: _SpaceDocuments, links: dict[str, str], documents: dict[str, Document], touched: dict[str, Heads]
@@ -358,25 +364,51 @@ class Documents:
         if known.links is not None:
             known.links.update(links)
 
-    def _persist(self, document_id: str, space: str, document: Document, before: Heads) -> list[str]:
-        """Write what is new in a document, inside the caller's transaction; the ids of its objects."""
+    def _persist_new(self, space: str, new: list[str], documents: dict[str, Document]) -> list[StoredObject]:
+        """Write documents that were just made here, each with an object that no other document has."""
+        made, records, stored = [], [], []
+        for one in new:
+            document = documents[one]
+            heads = document.heads
+            made.append((one, document.changes_since(()), heads))
+            for row in layout.materialize(document):
+                records.append(_record(row, one))
+                stored.append(StoredObject(row, next(self._versions), heads))
+        self._documents.create(space, made)
+        self._objects.put(space, records)
+        return stored
+
+    def _persist(
+        self, document_id: str, space: str, document: Document, before: Heads, places: Mapping[str, str] = _NO_PLACES
+    ) -> list[StoredObject]:
+        """Write what is new in a document, inside the caller's transaction; its objects, as far as they are its own.
+
+        Args:
+            document_id: Of the document.
+            space: The id of its space.
+            document: What it is now.
+            before: Its heads on the disk.
+            places: Document ids by object id, as far as the caller knows them.
+        """
         heads = document.heads
         if heads == before:
             return []
-        self._documents.append(document_id, space, document.changes_since(before), heads)
-        size = self._documents.size(document_id)
-        assert size is not None
+        size = self._documents.append(document_id, space, document.changes_since(before), heads)
         if size.chunk_bytes > max(DOCUMENT_COMPACT_BYTES_MIN, 2 * size.snapshot_bytes):
             self._documents.replace_with_snapshot(document_id, document.save(), heads)
         known = self._space(space)
-        rows = [row for row in layout.materialize(document) if self._owns(space, known, row.object_id, document_id)]
+        rows = [
+            row
+            for row in layout.materialize(document)
+            if places.get(row.object_id) == document_id or self._owns(space, known, row.object_id, document_id)
+        ]
         self._objects.put(space, [_record(row, document_id) for row in rows])
-        return [row.object_id for row in rows]
+        return [StoredObject(row, next(self._versions), heads) for row in rows]
 
     def _owns(self, space: str, known: _SpaceDocuments, object_id: str, document_id: str) -> bool:
         """Whether this document may say what the object is."""
-        record = self._record(space, object_id)
-        if record is None or record.document_id == document_id or document_id == known.root_id:
+        place = self._objects.places(space, [object_id]).get(object_id)
+        if place is None or place == document_id or document_id == known.root_id:
             return True
         if self._links(known).get(object_id) == document_id:
             return True
@@ -438,24 +470,27 @@ class Documents:
         known = self._space(space_id)
         if not before and self._documents.entry(document_id) is not None:
             raise ProtocolError("a document arrived twice as new", document_id=document_id)
+        settled: list[str] = []
         try:
             with self._database.transaction():
                 if not before and self._documents.exists(document_id):
                     # It was set aside as damaged: a peer's copy takes its place.
                     _log.warning("document %s was damaged; a peer's copy took its place", document_id)
                     self._documents.delete(document_id)
-                object_ids = self._persist(document_id, space_id, document, before)
+                stored = self._persist(document_id, space_id, document, before)
                 if document_id == known.root_id:
                     known.links = None
                     self._remember(document_id, document, space_id)
                     if known.contested:
-                        object_ids += self._settle_contested(space_id, known)
+                        settled = self._settle_contested(space_id, known)
         except BaseException:
             self.discard(document_id)
             known.links = None
             raise
         self._remember(document_id, document, space_id)
-        self._tell(space_id, object_ids)
+        if stored:
+            self._emit(space_id, tuple(stored))
+        self._tell(space_id, settled)
         self.changed.emit((document_id,))
 
     def discard(self, document_id: str) -> None:

@@ -119,6 +119,15 @@ class ObjectStore:
         )
         return None if found is None else _record(found)
 
+    def places(self, space_id: str, object_ids: Sequence[str]) -> dict[str, str]:
+        """The ids of the documents that hold those of the objects that exist; reads no content."""
+        rows = self._database.rows(
+            f"SELECT objects.id, documents.id FROM objects JOIN documents ON documents.number = objects.document"
+            f" WHERE {_IN_SPACE} AND objects.id IN (SELECT value FROM json_each(?))",
+            (space_id, canonical_json(list(object_ids))),
+        )
+        return dict(rows)
+
     def select(
         self,
         space_id: str,
