@@ -19,7 +19,7 @@ from dxos.errors import InvalidValueError
 from dxos.spaces.space import State
 from dxos.testing.peers import Host, agreed, simulated_hosts
 
-EXAMPLES = int(os.environ.get("DXOS_EXAMPLES", "25"))
+EXAMPLES = int(os.environ.get("DXOS_EXAMPLES", "12"))
 HOSTS = 3
 _FIELDS = ("title", "count", "tags", "shop")
 
