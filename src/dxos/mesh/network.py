@@ -92,7 +92,12 @@ class Network:
             raise UsageError("the network is open already")
         self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()
-        await self._tasks.start(self._run)
+        try:
+            await self._tasks.start(self._run)
+        except BaseException as error:
+            # Nobody else leaves a block that was not entered.
+            await self.__aexit__(type(error), error, error.__traceback__)
+            raise
         return self
 
     async def __aexit__(
