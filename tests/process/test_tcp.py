@@ -54,6 +54,35 @@ async def test_the_initiator_listens_on_loopback_and_the_other_side_connects() -
                 await anyio.connect_tcp("127.0.0.1", port)
 
 
+@pytest.mark.skipif(not hasattr(sockets, "TCP_QUICKACK"), reason="this system acknowledges in its own way")
+async def test_a_peer_that_waits_for_acknowledgements_does_not_wait_long() -> None:
+    rounds = 50
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
+
+        async def talk(stream: anyio.abc.SocketStream) -> None:
+            async with stream:
+                raw = stream.extra(anyio.abc.SocketAttribute.raw_socket)
+                raw.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NODELAY, 0)  # As JavaScript peers have it.
+                for _ in range(rounds):
+                    await stream.send(b"a header")
+                    await stream.send(b" and a body")
+                    await stream.receive()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(listener.serve, talk)
+            link = make_link(initiator=False)
+            link.deliver_nowait({"port": listener.extra(anyio.abc.SocketAttribute.local_port)})
+            begin = anyio.current_time()
+            async with await TcpTransport().connect(link) as ours:
+                for _ in range(rounds):
+                    received = b""
+                    while received != b"a header and a body":
+                        received += await ours.receive()
+                    await ours.send(b"answer")
+            assert anyio.current_time() - begin < rounds * 0.02, "acknowledged late, a round takes 0.04 s"
+            tasks.cancel_scope.cancel()
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "example.org", "::"])
 def test_only_loopback_may_be_used_because_the_bytes_are_in_plain_text(host: str) -> None:
     with pytest.raises(TransportError, match="not encrypted"):

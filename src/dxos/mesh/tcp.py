@@ -4,8 +4,11 @@ The bytes are in plain text, which is why no other address is allowed. Any proce
 port first; it then holds a connection that fails the authentication above, and the session is tried again.
 """
 
+import contextlib
 import ipaddress
-from typing import final
+import socket
+from collections.abc import Callable, Mapping
+from typing import Any, Final, final
 
 import anyio
 import anyio.abc
@@ -15,6 +18,8 @@ from dxos.mesh.transport import Link
 
 _LOOPBACK = "127.0.0.1"
 _PORT_MAX = 0xFFFF
+# Linux only, and elsewhere the wait below is shorter.
+_QUICK_ACKNOWLEDGEMENT: Final[int | None] = getattr(socket, "TCP_QUICKACK", None)
 
 
 @final
@@ -52,7 +57,7 @@ class TcpTransport:
             (listener,) = listeners.listeners
             link.send_signal({"port": listener.extra(anyio.abc.SocketAttribute.local_port)})  # noqa: S610
             assert isinstance(listener, anyio.abc.SocketListener)
-            return await listener.accept()
+            return _PromptStream(await listener.accept())
 
     async def _dial(self, link: Link) -> anyio.abc.ByteStream:
         payload = await link.receive_signal()
@@ -62,9 +67,43 @@ class TcpTransport:
         if not isinstance(host, str) or not _is_loopback(host):
             raise TransportError("the peer asks for a connection to another machine, and TCP is not encrypted")
         try:
-            return await anyio.connect_tcp(self._host, port)
+            return _PromptStream(await anyio.connect_tcp(self._host, port))
         except OSError as error:
             raise TransportError("the peer's port does not answer", port=port) from error
+
+
+@final
+class _PromptStream(anyio.abc.ByteStream):
+    """A TCP stream that acknowledges at once what it has received.
+
+    0.8.3 leaves Nagle's algorithm on and writes a message in parts: the second part is not sent before the first is
+    acknowledged, which Linux puts off for 40 ms. A space of 200 objects took 18 s instead of one.
+    """
+
+    def __init__(self, inner: anyio.abc.ByteStream) -> None:
+        self._inner = inner
+        self._socket: socket.socket = inner.extra(anyio.abc.SocketAttribute.raw_socket)  # noqa: S610
+
+    async def receive(self, max_bytes: int = 65536) -> bytes:
+        data = await self._inner.receive(max_bytes)
+        if _QUICK_ACKNOWLEDGEMENT is not None:
+            # The system forgets it with the next bytes that we send. A socket closed meanwhile shows at the next read.
+            with contextlib.suppress(OSError):
+                self._socket.setsockopt(socket.IPPROTO_TCP, _QUICK_ACKNOWLEDGEMENT, 1)
+        return data
+
+    async def send(self, item: bytes) -> None:
+        await self._inner.send(item)
+
+    async def send_eof(self) -> None:
+        await self._inner.send_eof()
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+    @property
+    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
+        return self._inner.extra_attributes
 
 
 def _is_loopback(host: str) -> bool:
