@@ -1,7 +1,7 @@
 """The identity, devices and contacts services."""
 
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import TypeVar, final
 
 import anyio
@@ -24,6 +24,7 @@ from dxos.services.contract import (
     Subscription,
 )
 from dxos.spaces.peer import Peer
+from dxos.spaces.spaces import Spaces
 from dxos.wire import encode, from_key, from_struct, from_timestamp, to_canonical_json, to_struct
 from dxos.wire.proto.credentials_pb2 import Credential, DeviceProfileDocument, DeviceType, ProfileDocument
 
@@ -132,6 +133,7 @@ class ContactsServiceHost:
 
     def __init__(self, peer: Peer, tasks: TaskGroup) -> None:
         self._peer, self._tasks = peer, tasks
+        self._known: tuple[Hashable, tuple[Contact, ...]] = (None, ())  # What the contacts were made of, and they.
 
     def query_contacts(self, next: Next[tuple[Contact, ...]]) -> Subscription:
         return follow(self._tasks, self._peer.changes, self._present, next)
@@ -140,11 +142,17 @@ class ContactsServiceHost:
         spaces, identity = self._peer.open_spaces, self._peer.identity.current
         if spaces is None or identity is None:
             return ()
+        source = tuple((one.id, tuple(one.pipeline.timeframe.items())) for one in spaces.all.values())
+        if self._known[0] != source:
+            self._known = source, self._collect(spaces, identity.identity_key)
+        return self._known[1]
+
+    def _collect(self, spaces: Spaces, own_key: PublicKey) -> tuple[Contact, ...]:
         shared: dict[PublicKey, list[str]] = {}
         profiles: dict[PublicKey, Profile] = {}
         for space in spaces.all.values():
             for member in space.pipeline.state.members.values():
-                if member.role.is_member and member.identity_key != identity.identity_key:
+                if member.role.is_member and member.identity_key != own_key:
                     shared.setdefault(member.identity_key, []).append(space.id)
                     profiles[member.identity_key] = from_profile_document(member.profile)
         return tuple(

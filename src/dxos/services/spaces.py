@@ -1,6 +1,7 @@
 """The spaces service: spaces, members, messages."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from dataclasses import replace
 from typing import final
 
 from anyio.abc import TaskGroup
@@ -44,13 +45,32 @@ class SpacesServiceHost:
 
     def __init__(self, peer: Peer, tasks: TaskGroup) -> None:
         self._peer, self._tasks = peer, tasks
+        self._described: dict[str, tuple[Hashable, SpaceInfo]] = {}  # By space: what it was made of, and the result.
 
     def query_spaces(self, next: Next[tuple[SpaceInfo, ...]]) -> Subscription:
         return follow(self._tasks, self._peer.changes, self._present, next)
 
     def _present(self) -> tuple[SpaceInfo, ...]:
         spaces = self._peer.open_spaces
-        return () if spaces is None else tuple(map(self._describe, spaces.all.values()))
+        return () if spaces is None else tuple(map(self._described_anew, spaces.all.values()))
+
+    def _described_anew(self, space: Space) -> SpaceInfo:
+        # Every edit takes every space through this, because peers fall out of step and into it again.
+        source = (
+            space.state,
+            space.is_active,
+            tuple(space.pipeline.timeframe.items()),
+            space.presence.online,
+            space.refused_changes,
+            space.error,
+        )
+        known, info = self._described.get(space.id, (None, None))
+        if info is None or known != source or info.properties_id is None:
+            info = self._describe(space)
+        elif info.synced is not space.synced:
+            info = replace(info, synced=space.synced)
+        self._described[space.id] = source, info
+        return info
 
     def _describe(self, space: Space) -> SpaceInfo:
         state = space.pipeline.state
