@@ -28,6 +28,7 @@ _DOCUMENT, _CHANGE, _DEFLATED_CHANGE = 0, 1, 2
 _DEFLATED_COLUMN = 8
 _INDEX_SHIFT_MAX = 63
 _HAVES_MAX = 64
+_TOO_SHORT = "a sync message or document that ends too early"
 
 
 @final
@@ -148,18 +149,25 @@ class _Reader:
         return self._at == len(self._data)
 
     def byte(self) -> int:
-        return self.take(1)[0]
+        at = self._at
+        if at == len(self._data):
+            raise DecodeError(_TOO_SHORT)
+        self._at = at + 1
+        return self._data[at]
 
     def take(self, count: int) -> bytes:
         end = self._at + count
         if end > len(self._data):
-            raise DecodeError("a sync message or document that ends too early")
+            raise DecodeError(_TOO_SHORT)
         part = self._data[self._at : end]
         self._at = end
         return part
 
     def number(self) -> int:
-        value = shift = 0
+        byte = self.byte()
+        if byte < 0x80:
+            return byte  # Nearly every number is this small.
+        value, shift = byte & 0x7F, 7
         while True:
             byte = self.byte()
             value |= (byte & 0x7F) << shift
