@@ -3,7 +3,7 @@
 Values marked "0.8.3" are the other implementation's, so both sides agree on when the other is gone.
 """
 
-# --- Frames, channels, calls -------------------------------------------------------------------------------------
+# --- Frames, channels, calls ----------------------------------------------------------------------------------------
 FRAME_BYTES_MAX = 0xFFFF  # A teleport frame's length is a 16-bit number.
 CHUNK_BYTES_MAX = 8_192  # 0.8.3: the payload of one teleport frame.
 MESSAGE_BYTES_MAX = 64 * 1024 * 1024  # One reassembled message of one channel.
@@ -36,7 +36,7 @@ AUTH_TIMEOUT_S = 30.0  # 0.8.3: how long a verifier waits for a key to become kn
 assert CHUNK_BYTES_MAX + 16 <= FRAME_BYTES_MAX, "a chunk and its header fit a frame"
 assert CONTROL_IDLE_S_MAX >= 3 * CONTROL_HEARTBEAT_S, "two lost heartbeats must not end a connection"
 
-# --- Signalling, swarms -------------------------------------------------------------------------------------------
+# --- Signalling, swarms ---------------------------------------------------------------------------------------------
 SIGNAL_PING_S = 10.0  # 0.8.3: the text frame `__ping__`.
 SIGNAL_READY_TIMEOUT_S = 5.0  # 0.8.3: the server answers `streamReady` within this.
 SIGNAL_RETRY_S_MIN = 0.25
@@ -86,7 +86,7 @@ FEED_SEND_BYTES = 256 * 1024  # Once this much waits to be sent on a stream, no 
 FEEDS_PER_SPACE_MAX = 10_000
 assert FEED_IDLE_S_MAX >= 2 * FEED_PING_S
 
-# --- Credentials ------------------------------------------------------------------------------------------------------
+# --- Credentials ----------------------------------------------------------------------------------------------------
 CREDENTIAL_BYTES_MAX = 256 * 1024
 CHAIN_DEPTH_MAX = 8
 PARENTS_MAX = 256
@@ -98,7 +98,7 @@ NOTARIZE_FEEDS_MAX = 256  # Feeds of one identity that are admitted for it; the 
 NOTARIZE_RETRY_S = 1.0
 NOTARIZE_TIMEOUT_S = 10.0
 
-# --- Invitations --------------------------------------------------------------------------------------------------------
+# --- Invitations ----------------------------------------------------------------------------------------------------
 INVITATION_CODE_CHARS_MAX = 4_096
 INVITATION_TIMEOUT_S = 180.0  # 0.8.3.
 INVITATION_LIFETIME_S = 24 * 3_600.0  # 0.8.3 gives a link seven days; a stolen link should not live that long.
@@ -111,7 +111,7 @@ INTRODUCE_TRIES_MAX = 6  # While a 0.8.3 host says it is not ready; each pause i
 ADMISSION_TIMEOUT_S = 10.0  # For a host to count a failure or write an admission; 0.8.3 waits 3 s.
 INVITATIONS_OPEN_MAX = 256
 
-# --- Documents ------------------------------------------------------------------------------------------------------------
+# --- Documents ------------------------------------------------------------------------------------------------------
 DOCUMENT_BYTES_MAX = 64 * 1024 * 1024
 DOCUMENTS_PER_SPACE_MAX = 1_000_000
 DOCUMENT_COMPACT_BYTES_MIN = 16 * 1024  # Change chunks of one document before they become a snapshot.
@@ -140,13 +140,13 @@ PRESENCE_ANNOUNCE_S = 10.0  # 0.8.3.
 PRESENCE_OFFLINE_S = 20.0  # 0.8.3.
 assert PRESENCE_ANNOUNCE_S < PRESENCE_OFFLINE_S
 
-# --- Clients ----------------------------------------------------------------------------------------------------------------
+# --- Clients --------------------------------------------------------------------------------------------------------
 CONTROL_TIMEFRAME_TIMEOUT_S = 10.0  # 0.8.3: how long a joining peer waits for the control feed to arrive.
 UPDATE_OBJECTS_MAX = 200  # Objects in one update of the host: about 30 ms, in which it does nothing else.
 STREAM_VALUES_MAX = 1_024  # Values buffered for one slow reader of an observable.
 CLOSE_TIMEOUT_S = 10.0  # What a cancelled client has to store what was not stored yet.
 
-# --- Storage ----------------------------------------------------------------------------------------------------------------
+# --- Storage --------------------------------------------------------------------------------------------------------
 STORE_BUSY_TIMEOUT_S = 5.0  # How long a statement waits for another process that writes the same file.
 WAL_CHECKPOINT_BYTES = 4 * 1024 * 1024  # A write-ahead log longer than this is copied into the database by `sync_wal`.
 WAL_BYTES_MAX = 64 * 1024 * 1024  # Here SQLite copies it by itself, in the middle of a commit.

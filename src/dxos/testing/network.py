@@ -41,7 +41,7 @@ class MemoryNetwork:
     ) -> None:
         assert 0.0 <= loss < 1.0
         assert 0.0 <= repeats <= 1.0
-        self._random = random.Random(seed)  # noqa: S311
+        self._random = random.Random(seed)
         self._latency_s, self._loss, self._repeats = latency_s, loss, repeats
         self.link_latency_s = link_latency_s
         self.offered: dict[int, tuple[MemoryStream, anyio.Event]] = {}  # Ends not taken yet.
