@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import final
 
-import anyio
+import anyio.lowlevel
 
 from dxos.aio import Unsubscribe
 from dxos.echo.query import Query
@@ -37,6 +37,7 @@ class DataServiceHost:
         await self._peer.sync()
 
     async def get(self, space_id: str, object_ids: Sequence[str]) -> tuple[ObjectState, ...]:
+        self._peer.spaces.get(space_id)
         return tuple(map(_state, self._peer.documents.get(space_id, object_ids)))
 
 
@@ -49,10 +50,12 @@ class QueryServiceHost:
 
     async def execute(self, space_id: str, query: Query) -> tuple[ObjectState, ...]:
         await anyio.lowlevel.checkpoint()
+        self._peer.spaces.get(space_id)
         return tuple(map(_state, self._peer.documents.select(space_id, query)))
 
     async def count(self, space_id: str, query: Query) -> int:
         await anyio.lowlevel.checkpoint()
+        self._peer.spaces.get(space_id)
         return self._peer.documents.count(space_id, query)
 
 
