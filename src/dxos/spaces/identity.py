@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import final
 
 from dxos.aio import Changes
-from dxos.errors import CorruptionError, IdentityExistsError, IdentityMissingError, KeyMissingError
+from dxos.errors import CorruptionError, IdentityExistsError, IdentityMissingError, InvalidKeyError, KeyMissingError
 from dxos.feed.storage import LogStorage
 from dxos.halo.auth import create_auth
 from dxos.halo.credential import create_credential, create_presentation
@@ -225,5 +225,5 @@ def _parse(record: bytes) -> dict[str, PublicKey]:
     try:
         stored = json.loads(record)
         return {name: PublicKey.from_hex(stored[name]) for name in _KEYS}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CorruptionError("the record of the identity is damaged") from error
+    except (ValueError, KeyError, TypeError, AttributeError, InvalidKeyError) as error:
+        raise CorruptionError("the record of the identity is damaged; restore the profile from a backup") from error
