@@ -76,7 +76,7 @@ class ObjectEdit:
 @dataclass(slots=True)
 class _Cached:
     document: Document
-    space_id: str
+    entry: DocumentEntry  # As on the disk; while a change is being made, `document` is ahead of it.
 
 
 @final
@@ -121,7 +121,7 @@ class Documents:
     def close_space(self, space: str) -> None:
         """Drop what is in memory of a space."""
         self._spaces.pop(space, None)
-        for document in [one for one, cached in self._cache.items() if cached.space_id == space]:
+        for document in [one for one, cached in self._cache.items() if cached.entry.space_id == space]:
             del self._cache[document]
 
     def set_root(self, space: str, root_id: str) -> None:
@@ -450,6 +450,9 @@ class Documents:
 
     def entry(self, document_id: str) -> DocumentEntry | None:
         """Space and heads of a document, without loading it; None if it is not here or its space is closed."""
+        cached = self._cache.get(document_id)
+        if cached is not None:
+            return cached.entry if cached.entry.space_id in self._spaces else None
         found = self._documents.entry(document_id)
         return None if found is None or found[0] not in self._spaces else DocumentEntry(*found)
 
@@ -523,7 +526,7 @@ class Documents:
         return document
 
     def _remember(self, document_id: str, document: Document, space: str) -> None:
-        self._cache[document_id] = _Cached(document, space)
+        self._cache[document_id] = _Cached(document, DocumentEntry(space, document.heads))
         self._cache.move_to_end(document_id)
         while len(self._cache) > DOCUMENTS_CACHED_MAX:
             self._cache.popitem(last=False)

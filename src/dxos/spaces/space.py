@@ -14,6 +14,7 @@ from enum import Enum
 from typing import final
 
 import anyio
+import anyio.lowlevel
 from anyio.abc import ByteStream
 
 from dxos.aio import Changes
@@ -259,9 +260,12 @@ class Space:
         assert self.is_running, "begin comes before run"
         processed = self.pipeline.processed.subscribe(self._credential_processed)
         try:
+            await anyio.lowlevel.checkpoint_if_cancelled()  # The network may be ending: nothing is joined any more.
             async with anyio.create_task_group() as tasks:
                 self._context.documents.open_space(self.key)
                 self.pipeline.advance()
+                if self.role.is_member and self.record.control_feed_key in self.pipeline.control_feeds:
+                    self.pipeline.set_writer(self.record.control_feed_key)  # Before anybody is told of READY.
                 self._enter(State.CONTROL_ONLY)
                 async with self._join() as self._swarm:
                     tasks.start_soon(self._follow_root)
