@@ -1,7 +1,7 @@
 """Peers for the live tests, and the reason why they are skipped where there can be none."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -29,13 +29,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:  # type: ignore[misc]
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """A failure shows what the JavaScript peers said last."""
     report = yield
-    if report.failed:  # type: ignore[attr-defined]
-        for number, peer in enumerate(item.session.stash.get(_PEERS, [])):
+    if report.failed:
+        running = item.session.stash.get(_PEERS, None) or []
+        for number, peer in enumerate(running):
             if peer.tail:
-                report.sections.append((f"JavaScript peer {number}", peer.tail))  # type: ignore[attr-defined]
+                report.sections.append((f"JavaScript peer {number}", peer.tail))
     return report
 
 

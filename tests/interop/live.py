@@ -24,7 +24,7 @@ from typing import Any, Final
 import anyio
 
 from dxos import CancellableInvitation, Client, Config, InvitationEncoder, InvitationState, Space
-from dxos.errors import DeadlineError
+from dxos.errors import DeadlineError, ObjectNotFoundError
 
 HERE: Final = Path(__file__).parent
 ROOT: Final = HERE.parents[1]
@@ -249,16 +249,17 @@ def config(signal: str, data: Path) -> Config:
     )
 
 
-async def sees(space: Space, object_id: str, *, seconds: float = WAIT_S, **values: Any) -> Any:
+async def sees(space: Space, object_id: str, **values: Any) -> Any:
     """Wait until a Python space has an object with these values; gives the object."""
 
     async def look() -> Any:
-        for one in await space.db.query().run():
-            if one.id == object_id and all(one.to_dict().get(name) == value for name, value in values.items()):
-                return one
-        return None
+        try:
+            found = await space.db.get(object_id)
+        except ObjectNotFoundError:
+            return None
+        return found if all(found.to_dict().get(name) == value for name, value in values.items()) else None
 
-    return await until(look, f"object {object_id} with {values} in {space!r}", seconds=seconds)
+    return await until(look, f"object {object_id} with {values} in {space!r}")
 
 
 async def counts(space: Space, wanted: int) -> None:
@@ -308,7 +309,7 @@ async def welcome(space: Space, js: JavaScriptPeer, **options: Any) -> dict[str,
     """A JavaScript peer joins a Python space and waits until it is READY."""
     invitation = space.create_invitation(**options)
     result = await js.do("join", **await shown(invitation))
-    await invitation.wait_for(lambda one: one.state is InvitationState.SUCCESS or options.get("multi_use"), WAIT_S)
+    await invitation.wait_for(lambda one: one.state is InvitationState.SUCCESS, WAIT_S)
     return result
 
 

@@ -1,5 +1,6 @@
 """Peers that come and go: restarts from disk, three peers, two spaces between the same two."""
 
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -118,8 +119,8 @@ async def test_two_javascript_guests_and_a_python_host_see_each_others_objects(
         await other.open("Jim")
         async with anyio.create_task_group() as tasks:
             for one in (js, other):
-                tasks.start_soon(lambda one=one: one.do("join", **given))
-        await both_online(js, space, "Jane", "Jim", "Peter")
+                tasks.start_soon(partial(one.do, "join", **given))
+        await until(lambda: presence(space) == {"Jane": "ONLINE", "Jim": "ONLINE", "Peter": "ONLINE"}, "all online")
         mine = space.db.add({"by": "py"})
         await space.db.flush()
         for one in (js, other):
