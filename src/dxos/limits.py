@@ -120,7 +120,6 @@ DOCUMENTS_CONTESTED_MAX = 1_024  # Documents of one space that claim objects whi
 STRING_SCALAR_CHARS_MIN = 300_000  # 0.8.3: longer strings are scalars, not collaborative text.
 VALUE_DEPTH_MAX = 64
 COLLECTION_QUERY_S = 30.0  # 0.8.3.
-COLLECTION_QUERY_S_MIN = 5.0  # 0.8.3: at most one in this time and peer.
 SYNC_RETRY_S = 1.0
 SYNC_BATCH_BYTES = 1024 * 1024  # Messages made at once for one peer; the next are made when these are sent.
 SYNC_ANSWERS_MAX = 65_536  # Answers waiting to be sent to one peer.
@@ -141,7 +140,6 @@ PRESENCE_OFFLINE_S = 20.0  # 0.8.3.
 assert PRESENCE_ANNOUNCE_S < PRESENCE_OFFLINE_S
 
 # --- Clients --------------------------------------------------------------------------------------------------------
-CONTROL_TIMEFRAME_TIMEOUT_S = 10.0  # 0.8.3: how long a joining peer waits for the control feed to arrive.
 UPDATE_OBJECTS_MAX = 200  # Objects in one update of the host: about 30 ms, in which it does nothing else.
 STREAM_VALUES_MAX = 1_024  # Values buffered for one slow reader of an observable.
 CLOSE_TIMEOUT_S = 10.0  # What a cancelled client has to store what was not stored yet.
