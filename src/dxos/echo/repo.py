@@ -318,10 +318,9 @@ class RepoSession:
         heads = document.heads
         fresh = copy.state is None
         state = self._begin(document_id, copy, now)
-        if fresh:
-            # Unless the peer told heads that we may not have, we know what it lacks.
-            if copy.remote is not None and (copy.remote_known or not copy.remote):
-                document.assume_peer_has(state, copy.remote)
+        # Unless the peer told heads that we may not have, we know what it lacks.
+        if fresh and copy.remote is not None and (copy.remote_known or not copy.remote):
+            document.assume_peer_has(state, copy.remote)
         data = document.generate_sync_message(state)
         if copy.remote == heads:
             self._settle(document_id, copy)
