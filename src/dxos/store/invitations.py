@@ -6,7 +6,7 @@ changes it returns, and no other call ever sets it back.
 
 # ruff: noqa: S608 - the statements are put together from constants of this module; values are parameters.
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import final
 
 from dxos.limits import INVITATION_ATTEMPTS_MAX
@@ -21,7 +21,7 @@ class InvitationRecord:
     """One persisted invitation."""
 
     invitation_id: str
-    record: bytes  # The invitation as protobuf; opaque here.
+    record: bytes = field(repr=False)  # The invitation as protobuf; opaque here, and it holds a secret.
     created_s: float  # Unix time.
     lifetime_s: float  # Seconds after `created_s`.
     state: str  # The host's word.

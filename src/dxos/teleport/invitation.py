@@ -28,7 +28,7 @@ Invariants
 """
 
 import hmac
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import final
 
 from google.protobuf.empty_pb2 import Empty
@@ -120,7 +120,7 @@ class Call:
     """Call the peer, and give `answer` its response or the error."""
 
     method: str
-    request: Message
+    request: Message = field(repr=False)  # Of Authenticate: the code, which no log may show.
     response: type[Message]
     timeout_s: float
 
@@ -130,7 +130,7 @@ class Call:
 class Respond:
     """Answer the request in hand."""
 
-    response: Message
+    response: Message = field(repr=False)
 
 
 @final
@@ -144,7 +144,7 @@ class CountFailure:
 class Admit:
     """Admit the guest, then call `admit` with the response, or `admission_failed`."""
 
-    request: invitations_pb2.AdmissionRequest  # Of the invitation's kind.
+    request: invitations_pb2.AdmissionRequest = field(repr=False)  # Of the invitation's kind.
     profile: credentials_pb2.ProfileDocument | None  # What the guest says of itself.
 
 

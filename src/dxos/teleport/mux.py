@@ -71,7 +71,7 @@ class DataReceived:
     """One whole message of a channel."""
 
     channel: int  # Our number.
-    data: bytes  # At most MESSAGE_BYTES_MAX.
+    data: bytes = field(repr=False)  # At most MESSAGE_BYTES_MAX; of a call it may hold an authentication code.
 
 
 @final

@@ -14,7 +14,7 @@ Invariants
 """
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import final
 
@@ -68,7 +68,7 @@ class Requested:
 
     id: int  # The peer's number of the call.
     method: str  # `package.Service.Method`; at most METHOD_CHARS_MAX.
-    payload: values_pb2.Any
+    payload: values_pb2.Any = field(repr=False)  # May hold an authentication code.
     stream: bool
 
 
@@ -86,7 +86,7 @@ class Answered:
     """The answer to a call of ours, which is over; or one item of a stream, which goes on."""
 
     id: int
-    payload: values_pb2.Any
+    payload: values_pb2.Any = field(repr=False)
 
 
 @final
