@@ -70,6 +70,7 @@ class DocumentReplication(Extension):
         self._peer: _Peer | None = None
         self._remote_id: str | None = None
         self._started, self._attached = anyio.Event(), anyio.Event()
+        self._turn = anyio.Lock(fast_acquire=True)
         self.remote_key: PublicKey | None = None
 
     @property
@@ -109,10 +110,10 @@ class DocumentReplication(Extension):
     async def _send(self, channel: ExtensionChannel, peer: "_Peer") -> None:
         """One of several senders: each takes the next message and waits for its answer, so they stay in order."""
         while True:
-            message = peer.next_message(self)
-            if message is None:
-                await peer.wait(self)
-                continue
+            # One waits for something to say, the others for its place: a change wakes one task, not all.
+            async with self._turn:
+                while (message := peer.next_message(self)) is None:
+                    await peer.wait(self)
             await channel.call(_SEND, SyncMessage(payload=message), Empty, timeout_s=SYNC_CALL_TIMEOUT_S)
 
 
