@@ -67,3 +67,15 @@ async def test_a_peer_that_is_not_authenticated_gets_no_blocks() -> None:
         assert not replication._may_upload
         replication.permit()
         assert replication._may_upload
+
+
+async def test_what_is_told_of_is_the_block_that_arrived_and_not_the_last_one_of_its_feed() -> None:
+    # The first block that arrives proves how long the feed is. A stream that took this for having the last block would
+    # never ask for it; seen with JavaScript peers, whose blocks come one at a time.
+    async with simulated_hosts("alice") as (alice,):
+        pipeline = (await alice.create_space()).pipeline
+        (log,) = pipeline.feeds.values()
+        told: list[int] = []
+        pipeline.appended.subscribe(lambda block: told.append(block[1]))
+        pipeline.downloaded(log, 0)
+        assert (told, log.length > 1) == ([0], True)
