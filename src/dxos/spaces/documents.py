@@ -32,13 +32,20 @@ from dxos.errors import (
     CorruptionError,
     DecodeError,
     InvalidValueError,
+    LimitError,
     ObjectNotFoundError,
     ProtocolError,
     SpaceNotFoundError,
 )
 from dxos.keys import PublicKey
 from dxos.keys.ids import document_id, space_id
-from dxos.limits import DOCUMENT_COMPACT_BYTES_MIN, DOCUMENTS_CACHED_MAX, DOCUMENTS_CONTESTED_MAX
+from dxos.limits import (
+    DOCUMENT_BYTES_MAX,
+    DOCUMENT_COMPACT_BYTES_MIN,
+    DOCUMENTS_CACHED_MAX,
+    DOCUMENTS_CONTESTED_MAX,
+    DOCUMENTS_PER_SPACE_MAX,
+)
 from dxos.spaces.queries import to_condition, to_order
 from dxos.store.documents import DocumentStore
 from dxos.store.objects import ObjectRecord, ObjectStore
@@ -88,6 +95,7 @@ class _SpaceDocuments:
     root_id: str | None = None  # Of the current epoch's root document.
     links: dict[str, str] | None = None  # Object id to document id, read from the root when first needed.
     properties_id: str | None = None  # The object inside the root that names the space.
+    documents_count: int | None = None  # Roughly; counted when a peer first sends a new one.
     contested: dict[str, None] = field(default_factory=dict)  # Documents that lost an object to another, for now.
 
 
@@ -292,10 +300,12 @@ class Documents:
                 for document, before in touched.items():
                     if before:
                         stored += self._persist(document, space, documents[document], before, places)
-        except BaseException:
+        except BaseException as error:
             for document in touched:
                 self._cache.pop(document, None)
             known.links = None
+            if isinstance(error, LimitError):  # No peer's fault here.
+                raise InvalidValueError(str(error), **error.detail) from error
             raise
         for document in touched:
             self._remember(document, documents[document], space)
@@ -370,7 +380,10 @@ class Documents:
         for one in new:
             document = documents[one]
             heads = document.heads
-            made.append((one, document.changes_since(()), heads))
+            changes = document.changes_since(())
+            if sum(map(len, changes)) > DOCUMENT_BYTES_MAX:
+                raise LimitError("a document would become too large", bytes_max=DOCUMENT_BYTES_MAX)
+            made.append((one, changes, heads))
             for row in layout.materialize(document):
                 records.append(_record(row, one))
                 stored.append(StoredObject(row, next(self._versions), heads))
@@ -394,8 +407,14 @@ class Documents:
         if heads == before:
             return []
         size = self._documents.append(document_id, space, document.changes_since(before), heads)
+        stored_bytes = size.snapshot_bytes + size.chunk_bytes
         if size.chunk_bytes > max(DOCUMENT_COMPACT_BYTES_MIN, 2 * size.snapshot_bytes):
-            self._documents.replace_with_snapshot(document_id, document.save(), heads)
+            snapshot = document.save()
+            stored_bytes = len(snapshot)
+            self._documents.replace_with_snapshot(document_id, snapshot, heads)
+        if stored_bytes > DOCUMENT_BYTES_MAX:
+            # Written, it could never be loaded again.
+            raise LimitError("a document would become too large", bytes_max=DOCUMENT_BYTES_MAX)
         known = self._space(space)
         rows = [
             row
@@ -473,6 +492,12 @@ class Documents:
         known = self._space(space_id)
         if not before and self._documents.entry(document_id) is not None:
             raise ProtocolError("a document arrived twice as new", document_id=document_id)
+        if not before:
+            if known.documents_count is None:
+                known.documents_count = len(self._documents.ids(space_id))
+            if known.documents_count >= DOCUMENTS_PER_SPACE_MAX:
+                raise LimitError("a space has too many documents", count_max=DOCUMENTS_PER_SPACE_MAX)
+            known.documents_count += 1
         settled: list[str] = []
         try:
             with self._database.transaction():

@@ -1,5 +1,6 @@
 """Documents and rows: edits, transactions that fail, damage on disk, and claims of two documents to one object."""
 
+import random as randomness
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 from dxos.echo import layout
 from dxos.echo.document import ROOT, Document
+from dxos.echo.edit import apply as edit_document
 from dxos.echo.layout import ObjectStructure
 from dxos.echo.mutation import Mutation, Put, SetDeleted
 from dxos.echo.query import Equals, HasType, Query
@@ -15,6 +17,7 @@ from dxos.echo.rows import ObjectRow
 from dxos.errors import (
     CorruptionError,
     InvalidValueError,
+    LimitError,
     ObjectNotFoundError,
     ProtocolError,
     SpaceNotFoundError,
@@ -242,6 +245,34 @@ def test_the_same_object_id_in_two_spaces_is_two_objects(documents: Documents) -
     documents.received(documents._new_id(), OTHER, make(MILK, OTHER_KEY, title="Theirs"), ())
     assert data(documents, MILK) == {"title": "Milk"}
     assert documents.get(OTHER, [MILK])[0].row.data == {"title": "Theirs"}
+
+
+def test_no_document_grows_beyond_what_can_be_loaded_again(
+    documents: Documents, profile: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    documents.update(SPACE, [create(MILK, title="Milk")])
+    monkeypatch.setattr("dxos.spaces.documents.DOCUMENT_BYTES_MAX", 4_000)
+    noise = randomness.Random(1).randbytes(3_000).hex()
+    for edit in (change(MILK, Put(("title",), noise)), create(BREAD, title=noise)):
+        with pytest.raises(InvalidValueError):
+            documents.update(SPACE, [edit])
+    where = document_of(profile, MILK)
+    theirs = documents.load(where).fork()
+    before = theirs.heads
+    edit_document(theirs, MILK, [Put(("title",), noise)])
+    with pytest.raises(LimitError):
+        documents.received(where, SPACE, theirs, before)
+    assert data(documents, MILK) == {"title": "Milk"}
+    assert documents.load(where).heads == before
+
+
+def test_a_peer_cannot_fill_a_space_with_documents(documents: Documents, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dxos.spaces.documents.DOCUMENTS_PER_SPACE_MAX", 4)
+    for number in range(3):
+        documents.received(documents._new_id(), SPACE, make(object_id(10 + number)), ())
+    with pytest.raises(LimitError):
+        documents.received(documents._new_id(), SPACE, make(object_id(20)), ())
+    assert len(documents.documents(SPACE)) == 4
 
 
 # --- Damage ----------------------------------------------------------------
