@@ -10,7 +10,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from dxos.echo.layout import PROPERTIES_TYPE, ObjectStructure
-from dxos.errors import AlreadyJoinedError, DxosError, SpaceNotFoundError, SpaceNotReadyError
+from dxos.errors import AlreadyJoinedError, DxosError, SpaceNotFoundError, SpaceNotReadyError, StorageError
 from dxos.halo.genesis import data_space_genesis
 from dxos.halo.roles import SpaceRole
 from dxos.keys import PublicKey
@@ -43,7 +43,15 @@ class Spaces:
     def open_all(self) -> None:
         """Open every space that was not closed by its user."""
         for record in self._metadata.spaces():
+            self._forget_key(record.space_key)  # A host may have died between making the space and this.
             self._start(record)
+
+    def _forget_key(self, space_key: PublicKey) -> None:
+        """Whoever had a space's own key could make members at will; once there is a genesis, nothing needs it."""
+        try:
+            self._context.profile.keyring.delete(space_key)
+        except StorageError as error:
+            _log.warning("the key of space %s could not be deleted: %s", space_key.truncate(), error)
 
     def get(self, space: str) -> Space:
         """A space by its id.
@@ -108,8 +116,7 @@ class Spaces:
             context.documents.close_space(record.space_id)
             identity.pipeline.reload()  # It may hold a membership that was not stored in the end.
             raise
-        # Whoever had the space's own key could make members at will; nothing else needs it any more.
-        keyring.delete(key)
+        self._forget_key(key)
         space = self._start(record)
         await space.wait_until_ready()
         return space

@@ -8,6 +8,7 @@ import pytest
 from dxos.errors import CorruptionError, SpaceNotFoundError, SpaceNotReadyError, StorageFullError
 from dxos.spaces.space import Space, State
 from dxos.store.database import Database
+from dxos.store.keyring import Keyring
 from dxos.testing.peers import Host, agreed, simulated_hosts, until
 
 pytestmark = pytest.mark.anyio
@@ -207,3 +208,18 @@ async def test_a_full_disk_at_a_guest_ends_the_connection_and_later_all_arrives(
             assert bob.space(space.id).state is State.READY, "reading goes on"
         assert type(bob.peer.documents).received is received
         await until(lambda: bob.data(space, milk) == {"title": "Milk"})
+
+
+async def test_the_key_of_a_space_is_forgotten_even_if_its_maker_died_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with simulated_hosts("alice", folder=tmp_path) as (alice,):
+        with monkeypatch.context() as patched:
+            patched.setattr(Keyring, "delete", lambda *_: False)  # As if it had come no further.
+            space = await alice.create_space()
+        assert alice.peer.profile.keyring.has(space.key)
+        await alice.kill()
+        await alice.start()
+        assert not alice.peer.profile.keyring.has(space.key)
+        await alice.space(space.id).wait_until_ready()
+        assert not alice.peer.profile.keyring.has((await alice.create_space()).key)
