@@ -21,6 +21,7 @@ from dxos.errors import (
     StorageFullError,
     UsageError,
 )
+from dxos.limits import UPDATE_OBJECTS_MAX
 from dxos.services.contract import SpaceState
 from dxos.testing.services import FakeNetwork, FakeServices
 
@@ -66,6 +67,24 @@ async def test_the_edits_of_one_turn_are_one_update() -> None:
         await space.db.flush()
         assert fake.calls == ["data.update", "data.flush"]
         assert rows(fake, space)[milk.id] == milk.to_dict() == {"title": "Milk", "tags": ["DAIRY", "cold"]}
+
+
+async def test_a_long_turn_goes_in_several_updates_of_which_subscribers_hear_once() -> None:
+    async with open_space() as (fake, space):
+        updates: list[QueryUpdate] = []
+        space.db.query(kind="food").subscribe(updates.append)
+        await anyio.wait_all_tasks_blocked()
+        fake.calls.clear()
+        updates.clear()
+        count = 2 * UPDATE_OBJECTS_MAX + 1
+        made = [space.db.add({"kind": "food", "n": n}) for n in range(count)]
+        await space.db.flush()
+        assert fake.calls == ["data.update"] * 3 + ["data.flush"]
+        assert len(rows(fake, space)) == count
+        assert [len(one.added) for one in updates] == [count]
+        made[0].n = -1
+        await space.db.flush()
+        assert [one.changed for one in updates[1:]] == [(made[0],)]
 
 
 async def test_edits_are_sent_without_a_flush() -> None:

@@ -27,6 +27,20 @@ def test_chunks_load_in_the_order_they_were_appended(store: DocumentStore) -> No
     assert store.size("a") == DocumentSize(0, 11, 3)
 
 
+def test_many_new_documents_are_stored_as_if_one_by_one(store: DocumentStore) -> None:
+    store.append("a", "space", [b"one"], [HEAD])
+    store.create("space", [("b", [b"two", b"three"], [HEAD_2]), ("c", [b"four"], [HEAD])])
+    store.append("b", "space", [b"five"], [HEAD])
+    assert [store.load(one) for one in ("a", "b", "c")] == [b"one", b"twothreefive", b"four"]
+    assert store.all_heads("space") == {"a": (HEAD,), "b": (HEAD,), "c": (HEAD,)}
+    assert store.size("b") == DocumentSize(0, 12, 3)
+
+
+def test_appending_tells_how_large_the_document_is_now(store: DocumentStore) -> None:
+    assert store.append("a", "space", [b"one", b"two"], [HEAD]) == DocumentSize(0, 6, 2)
+    assert store.append("a", "space", [b"three"], [HEAD]) == DocumentSize(0, 11, 3)
+
+
 def test_a_snapshot_replaces_what_came_before_and_precedes_what_comes_after(store: DocumentStore) -> None:
     store.append("a", "space", [b"one", b"two"], [HEAD])
     store.replace_with_snapshot("a", b"both", [HEAD])

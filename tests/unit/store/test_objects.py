@@ -141,3 +141,10 @@ def test_removed_rows_are_gone(store: ObjectStore) -> None:
     store.put("space", [record("a", {}), record("b", {})])
     assert store.remove("space", ["a", "x"]) == 1
     assert ids(store.select("space")) == "b"
+
+
+def test_the_documents_of_objects_are_found_without_reading_the_objects(store: ObjectStore) -> None:
+    store.put("space", [record("a", {"n": 1}), record("b", {"n": 2})])
+    assert store.places("space", ["a", "b", "x"]) == {"a": "doc", "b": "doc"}
+    assert store.places("elsewhere", ["a"]) == {}
+    assert store.places("space", []) == {}
