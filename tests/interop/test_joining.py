@@ -17,7 +17,7 @@ from interop.live import (
     welcome,
 )
 
-from dxos import AuthMethod, InvitationEncoder, InvitationState
+from dxos import AuthMethod, InvitationEncoder, InvitationState, SpaceRole
 from dxos.errors import AuthenticationError, BrokenError, InvitationCancelledError, InvitationExpiredError
 
 pytestmark = pytest.mark.anyio
@@ -215,3 +215,37 @@ async def test_a_python_host_that_restarts_half_way_admits_a_javascript_guest(
         await other.do("join", **given)
         assert await other.objects(space.id, match={"title": "Milk"}) == [{"title": "Milk"}]
         await again
+
+
+async def test_three_wrong_codes_end_the_invitation_of_a_python_guest_with_a_javascript_host(
+    start_js: StartJavaScript, signal: str, tmp_path: Path
+) -> None:
+    js = await start_js().open("Jane")
+    space_id = (await js.do("createSpace", name="theirs"))["spaceId"]
+    invitation = await js.do("invite", space=space_id)
+    async with python(signal, tmp_path, "Peter") as client:
+        guest = client.accept_invitation(invitation["code"])
+        for _ in range(2):
+            await guest.authenticate(other_than(invitation["authCode"]))
+        with pytest.raises(AuthenticationError):
+            await guest.authenticate(other_than(invitation["authCode"]))
+        assert client.get_space(space_id) is None
+
+
+async def test_a_javascript_admin_invites_another_to_a_python_space(
+    shared_js: JavaScriptPeer, signal: str, tmp_path: Path
+) -> None:
+    js = await shared_js.open("Jane")
+    async with (
+        python(signal, tmp_path / "peter", "Peter") as peter,
+        python(signal, tmp_path / "paula", "Paula") as paula,
+    ):
+        space = await peter.create_space(name="ours")
+        milk = space.db.add({"title": "Milk"})
+        await space.db.flush()
+        await welcome(space, js, role=SpaceRole.ADMIN)
+        third = await join(paula, await js.do("invite", space=space.id, role="editor"))
+        (await sees(third, milk.id, title="Milk")).title = "Oat milk"
+        await third.db.flush()
+        await sees(space, milk.id, title="Oat milk")
+        await until(lambda: len(space.members.get()) == 3, "all members")

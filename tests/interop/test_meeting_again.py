@@ -148,3 +148,24 @@ async def test_the_same_two_peers_share_two_spaces(shared_js: JavaScriptPeer, si
         for space in (theirs, ours):
             assert await space.db.query().count() - 1 == 2
             await both_online(js, space, "Jane", "Peter")
+
+
+async def test_a_javascript_peer_that_was_away_for_a_moment_is_met_again(
+    start_js: StartJavaScript, signal: str, tmp_path: Path
+) -> None:
+    js = await start_js().open("Jane")
+    async with python(signal, tmp_path, "Peter") as client:
+        space = await client.create_space(name="ours")
+        milk = space.db.add({"title": "Milk"})
+        await space.db.flush()
+        await welcome(space, js)
+        await js.sees(space.id, milk.id, {"title": "Milk"})
+        for turn in range(2):
+            await js.do("offline")
+            await until(lambda: presence(space)["Jane"] == "OFFLINE", "Jane offline")
+            milk.title = f"Milk {turn}"
+            await space.db.flush()
+            await js.do("update", space=space.id, objectId=milk.id, set={"turn": turn})
+            await js.do("online")
+            await sees(space, milk.id, title=f"Milk {turn}", turn=turn)
+            await js.sees(space.id, milk.id, {"title": f"Milk {turn}", "turn": turn})

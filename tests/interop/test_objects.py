@@ -4,6 +4,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from interop.live import JavaScriptPeer, counts, join, presence, python, sees, until, welcome
 
@@ -168,3 +169,60 @@ async def test_messages_reach_who_listens_and_who_leaves_goes_offline(
         return (await js.presence(space.id))["Peter"] == "OFFLINE"
 
     await until(alone, "Peter offline")
+
+
+async def test_many_edits_at_the_same_time_end_in_the_same_object(
+    shared_js: JavaScriptPeer, signal: str, tmp_path: Path
+) -> None:
+    js = await shared_js.open("Jane")
+    async with python(signal, tmp_path, "Peter") as client:
+        space = await client.create_space(name="ours")
+        await welcome(space, js)
+        note = space.db.add({"text": "start", "items": [], "by": {}, "last": ""})
+        await space.db.flush()
+        await js.sees(space.id, note.id, {"text": "start"})
+        asked = []
+        for turn in range(20):
+            change = {f"by.js{turn}": turn, "last": f"js {turn}"}
+            push = {"items": [f"js {turn}"]}
+            asked.append(js.ask("update", space=space.id, objectId=note.id, set=change, push=push, flush=False))
+            note.splice("text", len(note.text), 0, f" py{turn}")
+            note["items"].append(f"py {turn}")
+            note.by[f"py{turn}"] = turn
+            note.last = f"py {turn}"
+            await anyio.sleep(0.01)
+        for one in asked:
+            await one
+        await space.db.flush()
+        await until(lambda: len(note["items"]) == 40 and len(note.by) == 40, "all edits")
+        merged = note.to_dict()
+        assert merged["text"] == "start" + "".join(f" py{turn}" for turn in range(20))
+        assert {one for one in merged["items"] if one.startswith("js")} == {f"js {turn}" for turn in range(20)}
+        assert await js.sees(space.id, note.id, {"items": merged["items"], "last": merged["last"]}) == merged
+
+
+async def test_values_of_every_kind_arrive_as_they_were(shared_js: JavaScriptPeer, signal: str, tmp_path: Path) -> None:
+    js = await shared_js.open("Jane")
+    data = {
+        "text": 'naïve 😀 日本 👩‍👩‍👧 \u0000 "quotes" \\ \n',
+        "empty": "",
+        "numbers": [0, -1, 2**53 - 1, -(2**53) + 1, 0.1, -1.5e-300, 5e-324],
+        "others": [None, True, False, [], {}, [[], [{}]], {"a": {"b": {"c": [1, {"d": None}]}}}],
+        "key with spaces.and/dots": {"ключ": "значение"},
+    }
+    async with python(signal, tmp_path, "Peter") as client:
+        space = await client.create_space(name="ours")
+        await welcome(space, js)
+        ours = space.db.add(data)
+        await space.db.flush()
+        assert await js.sees(space.id, ours.id, {"empty": ""}) == data
+        theirs = (await js.do("add", space=space.id, data=data))["objectId"]
+        assert (await sees(space, theirs)).to_dict() == data
+        # Places in a text are counted in characters here, and in UTF-16 units there.
+        ours.splice("text", 7, 1, "🎉🎉")
+        await space.db.flush()
+        text = 'naïve 😀🎉🎉日本 👩‍👩‍👧 \u0000 "quotes" \\ \n'
+        assert ours.text == text
+        await js.sees(space.id, ours.id, {"text": text})
+        await js.do("update", space=space.id, objectId=ours.id, text={"text": text.replace("日本", "日 本")})
+        await sees(space, ours.id, text=text.replace("日本", "日 本"))
