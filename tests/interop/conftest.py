@@ -56,12 +56,12 @@ def signal() -> Iterator[str]:
 
 @pytest.fixture
 def start_js(signal: str, request: pytest.FixtureRequest) -> Iterator[StartJavaScript]:
-    """Starts a JavaScript peer, with a folder or in memory; it ends with the test."""
+    """Starts a JavaScript peer, with a folder or in memory, with another server or ours; it ends with the test."""
     running = request.session.stash.setdefault(_PEERS, [])
     before = len(running)
 
-    def start(data: Path | None = None) -> JavaScriptPeer:
-        running.append(JavaScriptPeer(signal, data))
+    def start(data: Path | None = None, *, server: str = signal) -> JavaScriptPeer:
+        running.append(JavaScriptPeer(server, data))
         return running[-1]
 
     yield start

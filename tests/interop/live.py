@@ -6,6 +6,7 @@ Reading is done by threads, so that one process serves many tests, each with an 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import itertools
 import json
@@ -20,6 +21,7 @@ from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import anyio
 
@@ -87,7 +89,8 @@ class Process:
     def stop(self) -> None:
         """End the process, if need be by force."""
         assert self._process.stdin is not None
-        self._process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
         self._process.terminate()
         try:
             self._process.wait(5)
@@ -107,12 +110,12 @@ class Process:
 
 
 class SignalServer(Process):
-    """`dx signal serve` on a free port."""
+    """`dx signal serve`, on a free port unless one is given."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self._url: Future[str] = Future()
         super().__init__(
-            sys.executable, "-m", "dxos.cli", "signal", "serve", "--port", "0", "--json",
+            sys.executable, "-m", "dxos.cli", "signal", "serve", "--port", str(port), "--json",
             environ={"PYTHONPATH": str(ROOT / "src"), "PYTHONUNBUFFERED": "1"},
         )  # fmt: skip
         self._begin()
@@ -121,6 +124,13 @@ class SignalServer(Process):
         except BaseException:
             self.stop()
             raise
+
+    @property
+    def port(self) -> int:
+        """Where it listens, or did."""
+        port = urlsplit(self.url).port
+        assert port is not None
+        return port
 
     def receive(self, line: str) -> None:
         """The first line says where it listens."""
@@ -286,9 +296,9 @@ async def python(signal: str, data: Path, name: str) -> AsyncIterator[Client]:
 
 
 async def join(client: Client, invitation: dict[str, Any]) -> Space:
-    """A Python client joins with what a JavaScript peer answered to `invite`."""
+    """A Python client joins with what a JavaScript peer answered to `invite`, or `shown` gave."""
     guest = client.accept_invitation(InvitationEncoder.decode(invitation["code"]))
-    if invitation["authCode"]:
+    if invitation.get("authCode"):
         await guest.authenticate(invitation["authCode"])
     with anyio.fail_after(WAIT_S):
         joined = await guest

@@ -8,6 +8,7 @@ import pytest
 from interop.conftest import StartJavaScript
 from interop.live import (
     JavaScriptPeer,
+    SignalServer,
     both_online,
     counts,
     join,
@@ -169,3 +170,30 @@ async def test_a_javascript_peer_that_was_away_for_a_moment_is_met_again(
             await js.do("online")
             await sees(space, milk.id, title=f"Milk {turn}", turn=turn)
             await js.sees(space.id, milk.id, {"title": f"Milk {turn}", "turn": turn})
+
+
+async def test_a_signalling_server_that_dies_and_returns_is_found_again(
+    start_js: StartJavaScript, tmp_path: Path
+) -> None:
+    server = SignalServer()
+    try:
+        js = await start_js(server=server.url).open("Jane")
+        async with (
+            python(server.url, tmp_path / "peter", "Peter") as peter,
+            python(server.url, tmp_path / "paula", "Paula") as paula,
+        ):
+            space = await peter.create_space(name="ours")
+            milk = space.db.add({"title": "Milk"})
+            await space.db.flush()
+            await welcome(space, js)
+            await js.sees(space.id, milk.id, {"title": "Milk"})
+            server.kill()
+            milk.title = "Oat milk"
+            await space.db.flush()
+            await js.sees(space.id, milk.id, {"title": "Oat milk"})
+            server = SignalServer(server.port)
+            third = await join(paula, await shown(space.create_invitation()))
+            await sees(third, milk.id, title="Oat milk")
+            await both_online(js, third, "Jane", "Peter", "Paula")
+    finally:
+        server.stop()
