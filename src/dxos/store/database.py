@@ -57,11 +57,15 @@ _UNREADABLE = {
 }
 # What SQLite and its Python module say, without a code of its own, of text or JSON that is not what was written.
 _DAMAGED_VALUES = ("malformed JSON", "Could not decode to UTF-8", "user-defined function raised exception")
+# Python's module cannot even read a message of SQLite's that quotes a damaged schema.
+_ERRORS = (sqlite3.Error, UnicodeDecodeError)
 _LOCKED = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
 
-def map_sqlite_error(error: sqlite3.Error) -> StorageError | ClosedError:
+def map_sqlite_error(error: sqlite3.Error | UnicodeDecodeError) -> StorageError | ClosedError:
     """The error of ours that an error of SQLite means; every other one is a bug of ours and is raised as such."""
+    if isinstance(error, UnicodeDecodeError):
+        return CorruptionError("the database file is damaged; restore a backup or join the spaces again")
     extended = getattr(error, "sqlite_errorcode", None)
     if str(error).startswith(_DAMAGED_VALUES):
         return CorruptionError("a row is damaged on disk; restore a backup or join the space again")
@@ -118,7 +122,7 @@ class Database:
             self._connection = self._connect()
             self._prepare(unclean=unclean)
             self._migrate(migrations)
-        except sqlite3.Error as error:
+        except _ERRORS as error:
             self.close()
             raise map_sqlite_error(error) from error
         except BaseException:
@@ -244,7 +248,7 @@ class Database:
         """All rows of a query."""
         try:
             return self._open_connection().execute(statement, parameters).fetchall()
-        except sqlite3.Error as error:
+        except _ERRORS as error:
             self._fail(error)
 
     def row(self, statement: str, parameters: Sequence[Parameter] = ()) -> Row | None:
@@ -252,7 +256,7 @@ class Database:
         try:
             # To the end, because a change is committed only when its statement is done.
             found = self._open_connection().execute(statement, parameters).fetchall()
-        except sqlite3.Error as error:
+        except _ERRORS as error:
             self._fail(error)
         return found[0] if found else None
 
@@ -260,7 +264,7 @@ class Database:
         """Run one change; the number of rows it touched."""
         try:
             return self._open_connection().execute(statement, parameters).rowcount
-        except sqlite3.Error as error:
+        except _ERRORS as error:
             self._fail(error)
 
     def run_many(self, statement: str, parameters: Iterable[Sequence[Parameter]]) -> int:
@@ -268,14 +272,14 @@ class Database:
         with self.transaction():
             try:
                 return self._open_connection().executemany(statement, parameters).rowcount
-            except sqlite3.Error as error:
+            except _ERRORS as error:
                 self._fail(error)
 
     def insert(self, statement: str, parameters: Sequence[Parameter] = ()) -> int:
         """Run one insertion; the number of the new row."""
         try:
             number = self._open_connection().execute(statement, parameters).lastrowid
-        except sqlite3.Error as error:
+        except _ERRORS as error:
             self._fail(error)
         assert number is not None
         return number
@@ -284,7 +288,7 @@ class Database:
         """Let statements call `function`, which depends on its arguments alone."""
         self._open_connection().create_function(name, arity, function, deterministic=True)
 
-    def _fail(self, error: sqlite3.Error) -> NoReturn:
+    def _fail(self, error: sqlite3.Error | UnicodeDecodeError) -> NoReturn:
         raise map_sqlite_error(error) from error
 
     @contextlib.contextmanager
@@ -380,7 +384,7 @@ class Database:
         try:
             with contextlib.closing(self._connect()) as connection:
                 busy, log_pages, copied_pages = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-        except sqlite3.Error as error:
+        except _ERRORS as error:
             raise map_sqlite_error(error) from error
         return not busy and log_pages == copied_pages
 
