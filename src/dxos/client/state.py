@@ -97,6 +97,27 @@ class Owner:
 class Core:
     """The state behind one object. The object refers to it and not the reverse, so an unused object goes at once."""
 
+    __slots__ = (
+        "_changed",
+        "_nodes",
+        "creating",
+        "data",
+        "deferred",
+        "deleted",
+        "home",
+        "loaded",
+        "meta",
+        "missing",
+        "object_id",
+        "owned",
+        "references",
+        "sent",
+        "state",
+        "type",
+        "under_way",
+        "unsent",
+    )
+
     def __init__(self, object_id: str, data: dict[str, Any], type: str | None = None) -> None:
         self.object_id = object_id
         self.type = type
