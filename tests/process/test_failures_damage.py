@@ -188,6 +188,27 @@ async def test_flipped_bits_are_reported_or_harmless(tmp_path: Path, caplog: pyt
     assert await use(path.parent) == "whole"
 
 
+async def test_a_row_that_is_no_text_any_more_is_made_anew_from_its_document(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL)
+    async with person(tmp_path / "p") as alice:
+        space = await alice.create_space(name="Groceries")
+        space.db.add({"text": "milk"})
+        space.db.add({"text": "rice"})
+        await space.db.flush()
+    with contextlib.closing(sqlite3.connect(tmp_path / "p" / "profile.sqlite")) as database:
+        done = database.execute(
+            "UPDATE objects SET data = CAST(x'7b2274657874223a22d26963e5227d' AS TEXT) WHERE data LIKE '%rice%'"
+        )
+        assert done.rowcount == 1
+        database.commit()
+    async with person(tmp_path / "p") as alice:
+        space = await alice.spaces.get()[0].wait_until_ready(WAIT_S)
+        found = await space.db.query().run()
+        assert sorted(one.text for one in found if "text" in one.to_dict()) == ["milk", "rice"]
+
+
 async def use(path: Path) -> str:
     """Open a profile, read all of it and write to it; what came of it."""
     with anyio.fail_after(WAIT_S):

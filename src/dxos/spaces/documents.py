@@ -236,10 +236,18 @@ class Documents:
                     mended.add(object_id)
                     self._mend(space, object_id, document)
                 elif object_id is None and not scanned:
-                    scanned = True  # A condition stumbled over a row without saying which: look at each.
-                    self._mended(space, lambda: self._objects.select(space))
+                    scanned = True
+                    self._mend_all(space)
                 else:
                     raise
+
+    def _mend_all(self, space: str) -> None:
+        """Look at each row by itself, because SQLite stumbled over one without saying which."""
+        for object_id, document in self._objects.all_places(space).items():
+            try:
+                self._objects.get(space, object_id)
+            except CorruptionError:
+                self._mend(space, object_id, document)
 
     def _mend(self, space: str, object_id: str, document_id: str) -> None:
         """Make a damaged row anew."""
