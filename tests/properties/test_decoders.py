@@ -393,7 +393,7 @@ NETWORK = [
     Decoder("CBOR", REPO, cbor.decode, examples=400),
     Decoder("repo messages", REPO, messages.decode, examples=400),
     Decoder("sync message", [bytes.fromhex(AUTOMERGE["sync1"])], sync_message.parse),
-    Decoder("sync into a document", [bytes.fromhex(AUTOMERGE["sync1"])], read_sync),
+    Decoder("sync into a document", [bytes.fromhex(AUTOMERGE["sync1"])], read_sync, examples=400),
     Decoder("document", [*SMALL, AUTOMERGE_SAVED], read_document, examples=400),
 ]
 LOCAL = [
@@ -454,6 +454,18 @@ def test_damaged_files_give_an_error_of_the_tree_or_none(
             read(untrusted, tmp_path)
 
     check()
+
+
+@pytest.mark.parametrize("entry_bits_and_probes", [b"\x00\x07", b"\x0a\xff\xff\xff\xff\x0f", b"\x7f\x07"])
+def test_a_filter_that_would_make_the_library_panic_is_refused(entry_bits_and_probes: bytes) -> None:
+    sync = bytes.fromhex(AUTOMERGE["sync1"])
+    unusual = b"\x01" + entry_bits_and_probes + b"\xa3" * 16
+    altered = sync.replace(b"\x06\x02\x0a\x07\xa3\x93\x30", bytes([len(unusual)]) + unusual)
+    assert altered != sync
+    document = Document.load(AUTOMERGE_SAVED)
+    with pytest.raises(PeerError):
+        document.receive_sync_message(SyncState(), altered)
+    assert document.generate_sync_message(SyncState()) is not None
 
 
 @settings(max_examples=100)

@@ -28,6 +28,8 @@ _DOCUMENT, _CHANGE, _DEFLATED_CHANGE = 0, 1, 2
 _DEFLATED_COLUMN = 8
 _INDEX_SHIFT_MAX = 63
 _HAVES_MAX = 64
+_ENTRY_BITS_MAX = 64  # Of a Bloom filter; Automerge uses 10, and 7 probes.
+_PROBES_MAX = 64
 _TOO_SHORT = "a sync message or document that ends too early"
 
 
@@ -57,7 +59,7 @@ def parse(untrusted: bytes) -> SyncMessage:
     need = reader.hashes()
     for _ in range(reader.count(_HAVES_MAX)):
         reader.hashes()
-        reader.take(reader.number())
+        _check_filter(reader.take(reader.number()))
     changes_count = reader.count(CHANGES_MAX)
     unpacked_bytes = 0
     for _ in range(changes_count):
@@ -81,6 +83,17 @@ def check_chunks(untrusted: bytes) -> None:
         LimitError: It unpacks to more than a document may have.
     """
     _check_chunks(untrusted, DOCUMENT_BYTES_MAX)
+
+
+def _check_filter(untrusted: bytes) -> None:
+    """Refuse a Bloom filter with which the CRDT library would divide by zero, or probe for minutes."""
+    if not untrusted:
+        return
+    reader = _Reader(untrusted)
+    entries_count, entry_bits, probes_count = reader.number(), reader.number(), reader.number()
+    if entries_count and not (0 < entry_bits <= _ENTRY_BITS_MAX and probes_count <= _PROBES_MAX):
+        raise DecodeError("a sync message with a filter that cannot be used")
+    reader.take((entries_count * entry_bits + 7) // 8)
 
 
 def _check_chunks(untrusted: bytes, bytes_left: int) -> int:
