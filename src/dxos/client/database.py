@@ -18,14 +18,15 @@ from weakref import WeakValueDictionary
 import anyio
 import anyio.lowlevel
 
-from dxos.client.live import plain, references_in
+from dxos.client.live import FOREIGN_REFERENCE, plain, references_in
 from dxos.client.object import EchoObject, object_of, set_deleted
 from dxos.client.observable import Subscription
 from dxos.client.query import LiveQuery, Query, QueryUpdate
 from dxos.client.state import Core, core_of
-from dxos.echo.query import And, Equals, Everything, Filter
+from dxos.echo.query import And, Equals, Everything, Filter, Or
 from dxos.echo.query import Query as PlainQuery
-from dxos.errors import ClosedError, DxosError, ObjectNotFoundError, UsageError
+from dxos.echo.rows import reference
+from dxos.errors import ClosedError, DxosError, InvalidValueError, ObjectNotFoundError, UsageError
 from dxos.keys.ids import is_object_id
 from dxos.limits import UPDATE_OBJECTS_MAX
 from dxos.services import contract
@@ -68,7 +69,7 @@ class Database:
     # --- Changing ---
 
     def add(self, value: Mapping[str, Any] | EchoObject) -> EchoObject:
-        """Add an object, or bring a removed one back; what it refers to is added with it.
+        """Add an object, or bring a removed one back; what it refers to and is in no space yet is added with it.
 
         Args:
             value: Properties, or an object made before.
@@ -77,7 +78,7 @@ class Database:
             The object; the same one if it was one. It is durable after the next `flush`.
 
         Raises:
-            InvalidValueError: A value that cannot be stored; names where it is.
+            InvalidValueError: A value that cannot be stored, or a reference into another space; names where it is.
             NotAllowedError: This identity may only read.
         """
         target = value if isinstance(value, EchoObject) else EchoObject(value)
@@ -88,13 +89,30 @@ class Database:
         if core.home is not None:
             raise UsageError("This object belongs to another space; add a copy of it: `db.add(obj.to_dict())`.")
         self.check_writable()
-        core.home, core.creating, core.state, core.under_way = self, True, None, False
-        self._objects[core.object_id] = target
-        self.edited(target)
-        for other in tuple(core.references.values()):
-            if core_of(other).home is None:
-                self.add(other)
+        for one in self._with_references(target):
+            new = core_of(one)
+            new.home, new.creating, new.state, new.under_way = self, True, None, False
+            self._objects[one.id] = one
+            self.edited(one)
         return target
+
+    def _with_references(self, target: EchoObject) -> list[EchoObject]:
+        """An object and all that comes into the space with it; raises before anything has come."""
+        found = {target.id: target}
+        waiting = [target]
+        while waiting:
+            core = core_of(waiting.pop())
+            for object_id in references_in([core.data, core.meta]):
+                other = core.references.get(object_id)
+                if other is None or object_id in found:
+                    continue
+                home = core_of(other).home
+                if home is None:
+                    found[object_id] = other
+                    waiting.append(other)
+                elif home is not self:
+                    raise InvalidValueError(f"object {core.object_id}: {FOREIGN_REFERENCE}")
+        return list(found.values())
 
     def remove(self, target: EchoObject) -> None:
         """Remove an object: it disappears from queries, and `add` brings it back.
@@ -148,7 +166,9 @@ class Database:
             return None
         return found
 
-    def query(self, wanted: Filter | PlainQuery | Mapping[str, Any] | None = None, /, **equalities: Any) -> Query:
+    def query(
+        self, wanted: Filter | PlainQuery | Mapping[str, Any] | None = None, /, **equalities: Any
+    ) -> Query[EchoObject]:
         """Ask for objects, by a filter of `dxos.echo.query`, by the values of properties, or both.
 
         Args:
@@ -161,9 +181,16 @@ class Database:
             equalities = {**wanted, **equalities}
         elif wanted is not None and not isinstance(wanted, PlainQuery):
             filters.append(wanted)
-        filters += [Equals((name,), plain(value, None)) for name, value in equalities.items()]
+        filters += [self._equality(name, value) for name, value in equalities.items()]
         joined = filters[0] if len(filters) == 1 else And(tuple(filters)) if filters else Everything()
         return Query(self, replace(base, filter=joined))
+
+    def _equality(self, name: str, value: Any) -> Filter:
+        if not isinstance(value, EchoObject):
+            return Equals((name,), plain(value, None))
+        # Peers write the one form or the other.
+        forms = (reference(f"dxn:echo:{space}:{value.id}") for space in ("@", self._space_id))
+        return Or(tuple(Equals((name,), one) for one in forms))
 
     # --- For objects ---
 
@@ -365,7 +392,7 @@ class Database:
         await self._settle()
         return await self._query.count(self._space_id, query)
 
-    def follow(self, query: PlainQuery, callback: Callable[[QueryUpdate], object]) -> Subscription:
+    def follow(self, query: PlainQuery, callback: Callable[[QueryUpdate[Any]], object]) -> Subscription:
         """Tell `callback` of a query's results, now and after each change."""
         if self._closed:
             raise ClosedError("The client was closed.")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Any, Generic, cast, final
+
+from typing_extensions import TypeVar
 
 from dxos.client.object import EchoObject
 from dxos.client.observable import Subscription, call_logged
@@ -18,22 +20,24 @@ from dxos.errors import DxosError
 if TYPE_CHECKING:
     from dxos.client.database import Database
 
+T = TypeVar("T", bound=EchoObject, default=EchoObject)
+
 _log = logging.getLogger("dxos.client")
 
 
 @final
 @dataclass(frozen=True, slots=True)
-class QueryUpdate:
+class QueryUpdate(Generic[T]):
     """What a query's subscriber is told."""
 
-    objects: tuple[EchoObject, ...]  # All results now, in the query's order.
-    added: tuple[EchoObject, ...] = ()
-    removed: tuple[EchoObject, ...] = ()
-    changed: tuple[EchoObject, ...] = ()  # Results before and now, with another content.
+    objects: tuple[T, ...]  # All results now, in the query's order.
+    added: tuple[T, ...] = ()
+    removed: tuple[T, ...] = ()
+    changed: tuple[T, ...] = ()  # Results before and now, with another content.
 
 
 @final
-class Query:
+class Query(Generic[T]):
     """A question to the database; immutable, and nothing is asked before `run`, `first`, `count` or `subscribe`."""
 
     __slots__ = ("_database", "_query")
@@ -41,40 +45,40 @@ class Query:
     def __init__(self, database: Database, query: PlainQuery) -> None:
         self._database, self._query = database, query
 
-    def order_by(self, *names: str, descending: bool = False) -> Query:
+    def order_by(self, *names: str, descending: bool = False) -> Query[T]:
         """The same objects, sorted by properties; a dot goes into nested maps: `shop.aisle`."""
         orders = tuple(Order(tuple(name.split(".")), descending) for name in names)
         return Query(self._database, replace(self._query, order=(*self._query.order, *orders)))
 
-    def limit(self, count: int) -> Query:
+    def limit(self, count: int) -> Query[T]:
         """At most so many of the same objects."""
         return Query(self._database, replace(self._query, limit=count))
 
-    def offset(self, count: int) -> Query:
+    def offset(self, count: int) -> Query[T]:
         """Without the first so many."""
         return Query(self._database, replace(self._query, offset=count))
 
-    def deleted(self, which: Deleted) -> Query:
+    def deleted(self, which: Deleted) -> Query[T]:
         """With removed objects ("include"), or of them alone ("only")."""
         return Query(self._database, replace(self._query, deleted=which))
 
-    async def run(self) -> list[EchoObject]:
+    async def run(self) -> list[T]:
         """All results, own edits included; what they refer to is loaded too."""
-        return await self._database.execute(self._query)
+        return cast(list[T], await self._database.execute(self._query))
 
-    async def first(self) -> EchoObject | None:
+    async def first(self) -> T | None:
         """The first result, or None."""
         limit = 1 if self._query.limit is None else min(self._query.limit, 1)
-        return next(iter(await self._database.execute(replace(self._query, limit=limit))), None)
+        return next(iter(await Query[T](self._database, replace(self._query, limit=limit)).run()), None)
 
     async def count(self) -> int:
         """How many results there are."""
         return await self._database.count(self._query)
 
-    def __aiter__(self) -> AsyncIterator[EchoObject]:
+    def __aiter__(self) -> AsyncIterator[T]:
         return _Results(self)
 
-    def subscribe(self, callback: Callable[[QueryUpdate], object]) -> Subscription:
+    def subscribe(self, callback: Callable[[QueryUpdate[T]], object]) -> Subscription:
         """Have `callback` called with the results soon, and again after each change of them, whoever made it.
 
         Only changed objects are looked at; own edits of one turn make one call.
@@ -86,14 +90,14 @@ class Query:
 
 
 @final
-class _Results(AsyncIterator[EchoObject]):
+class _Results(AsyncIterator[T]):
     """Results one by one; no generator, which trio complains about when a loop is left early."""
 
-    def __init__(self, query: Query) -> None:
+    def __init__(self, query: Query[T]) -> None:
         self._query = query
-        self._rest: Iterator[EchoObject] | None = None
+        self._rest: Iterator[T] | None = None
 
-    async def __anext__(self) -> EchoObject:
+    async def __anext__(self) -> T:
         if self._rest is None:
             self._rest = iter(await self._query.run())
         for target in self._rest:
@@ -105,7 +109,7 @@ class _Results(AsyncIterator[EchoObject]):
 class LiveQuery:
     """One subscription: the matches, and the results, which are a part of them where there is a limit."""
 
-    def __init__(self, database: Database, query: PlainQuery, callback: Callable[[QueryUpdate], object]) -> None:
+    def __init__(self, database: Database, query: PlainQuery, callback: Callable[[QueryUpdate[Any]], object]) -> None:
         self._database, self._query, self._callback = database, query, callback
         self._matches: dict[str, EchoObject] = {}
         self._results: tuple[EchoObject, ...] = ()
