@@ -11,7 +11,7 @@ from dxos.cli.command import command
 from dxos.cli.connection import SyncOption, sync
 from dxos.cli.output import fields, rows
 from dxos.cli.session import Session, choose_space, ready_space, require_identity, wait_until_opened
-from dxos.limits import INVITATION_LIFETIME_S, INVITATION_TIMEOUT_S
+from dxos.limits import INVITATION_LIFETIME_S, INVITATION_LIFETIME_S_MAX, INVITATION_TIMEOUT_S
 
 if TYPE_CHECKING:
     from dxos.client.space import Space
@@ -83,7 +83,10 @@ async def share(
     no_auth: Annotated[bool, typer.Option("--no-auth", help="Whoever has the code may join.")] = False,
     multi_use: Annotated[bool, typer.Option("--multi-use", help="Admit guests until Ctrl-C.")] = False,
     lifetime: Annotated[
-        float, typer.Option(metavar="SECONDS", min=1, help="After this the code admits nobody.")
+        float,
+        typer.Option(
+            metavar="SECONDS", min=1, max=INVITATION_LIFETIME_S_MAX, help="After this the code admits nobody."
+        ),
     ] = INVITATION_LIFETIME_S,
     timeout: Annotated[
         float, typer.Option(metavar="SECONDS", min=1, help="What one guest's attempt may take.")

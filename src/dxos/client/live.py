@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _DXN: Final = re.compile(r"dxn:echo:(@|B[A-Z2-7]{32}):([0-9A-HJKMNP-TV-Z]{26})")
 _MISSING: Final = object()
+FOREIGN_REFERENCE: Final = "an object of another space cannot be referred to; add a copy of it to this space"
 _NODE_SLOTS: Final = frozenset({"_object", "parent", "target"})
 
 
@@ -54,6 +55,7 @@ class Node:
         return None
 
     def path(self) -> Path:
+        """Where this is in the object now, for an edit; raises UsageError if it was taken out."""
         path = self.find()
         if path is None:
             raise UsageError("This part was taken out of its object, or replaced; read it from the object again.")
@@ -342,10 +344,12 @@ def plain(value: Any, core: Core | None, path: Path = ()) -> Any:
 def _refer_to(target: EchoObject, core: Core | None, path: Path) -> dict[str, str]:
     other = core_of(target)
     if core is not None:
-        if core.home is not None and other.home is None:
+        if core.home is None:
+            pass  # Nobody knows yet which space it will be in: adding it looks at what it refers to.
+        elif other.home is None:
             core.home.add(target)
-        elif core.home is not other.home and other.home is not None:
+        elif core.home is not other.home:
             place = ".".join(map(str, path)) or "the object"
-            raise InvalidValueError(f"{place}: an object of another space cannot be referred to")
+            raise InvalidValueError(f"{place}: {FOREIGN_REFERENCE}")
         core.references[other.object_id] = target
     return reference(f"dxn:echo:@:{other.object_id}")

@@ -171,7 +171,7 @@ class Space:
         Args:
             auth_method: SHARED_SECRET: the guest needs a code of six digits too; NONE: the invitation is enough.
             multi_use: Whether it admits more than one guest.
-            lifetime_s: Seconds until it ends; 0: never. None: 24 hours.
+            lifetime_s: Seconds until it ends: 1 to 2,592,000 (30 days). None: 24 hours.
             timeout_s: Seconds a guest has from its arrival to its admission. None: 180.
             persistent: Whether it goes on after a restart. None: yes.
             role: What the guest may do. None: EDITOR.

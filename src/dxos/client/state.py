@@ -162,6 +162,7 @@ class Core:
     # --- Reading ---
 
     def check_loaded(self) -> None:
+        """Raise unless the properties are here."""
         if self.loaded:
             return
         if self.missing:

@@ -1,6 +1,7 @@
 """What a client's query means to the store: filters become conditions on rows."""
 
 from dxos.echo import query as asked
+from dxos.echo.rows import reference_dxn
 from dxos.errors import InvalidValueError
 from dxos.store import conditions as kept
 
@@ -9,7 +10,7 @@ def to_condition(query: asked.Query) -> kept.Condition:
     """The condition that the query's matches meet.
 
     Raises:
-        InvalidValueError: It compares with a list or a map.
+        InvalidValueError: It compares with a list, or a map that is no reference.
     """
     return kept.And((kept.Deleted(query.deleted), _condition(query.filter)))
 
@@ -28,8 +29,8 @@ def _condition(filter: asked.Filter) -> kept.Condition:
         case asked.HasId(object_ids):
             return kept.IdIn(object_ids)
         case asked.Equals(path, value):
-            if isinstance(value, list | dict):
-                raise InvalidValueError("a query compares with text, numbers, true, false and null only")
+            if isinstance(value, list | dict) and reference_dxn(value) is None:
+                raise InvalidValueError("A query compares with texts, numbers, booleans, null and references only.")
             return kept.Equals(path, value)
         case asked.And(filters):
             return kept.And(tuple(map(_condition, filters)))

@@ -236,6 +236,7 @@ def _pack(heads: Sequence[bytes]) -> bytes:
 
 
 def unpack_heads(packed: bytes) -> Heads:
+    """The heads of a document as a column holds them; CorruptionError if that is no whole number of heads."""
     if len(packed) % HEAD_BYTES:
         raise CorruptionError("a document's heads are damaged on disk")
     return tuple(packed[i : i + HEAD_BYTES] for i in range(0, len(packed), HEAD_BYTES))

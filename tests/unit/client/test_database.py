@@ -324,6 +324,35 @@ async def test_references_are_objects_of_the_same_space() -> None:
         assert task.id == task_id
 
 
+async def test_a_new_object_refers_to_one_of_the_space_and_brings_new_ones_along() -> None:
+    async with open_space() as (fake, space):
+        milk = space.db.add({"title": "Milk"})
+        shop = EchoObject(name="Corner", street=EchoObject(name="Main Street"))
+        shop.street.shop = shop
+        pancakes = EchoObject({"needs": [milk], "made": {"from": milk}, "shop": shop})
+        assert core_of(pancakes).home is core_of(shop).home is None
+        waffles = space.db.add({"needs": [milk]})
+        assert space.db.add(pancakes) is pancakes
+        await space.db.flush()
+        reference = {"/": f"dxn:echo:@:{milk.id}"}
+        found = rows(fake, space)
+        assert found[waffles.id] == {"needs": [reference]}
+        assert (found[pancakes.id]["needs"], found[pancakes.id]["made"]) == ([reference], {"from": reference})
+        assert found[shop.id]["name"] == "Corner" and found[shop.street.id]["name"] == "Main Street"
+        assert pancakes.needs[0] is pancakes.made["from"] is milk
+
+
+async def test_an_object_in_a_query_stands_for_a_reference_to_it_in_either_form() -> None:
+    async with open_space() as (fake, space):
+        milk, bread = space.db.add({"title": "Milk"}), space.db.add({"title": "Bread"})
+        ours = space.db.add({"buy": milk})
+        space.db.add({"buy": bread})
+        await space.db.flush()
+        theirs = EchoObject().id
+        fake.change(space.id, theirs, {"buy": {"/": f"dxn:echo:{space.id}:{milk.id}"}})
+        assert {one.id for one in await space.db.query(buy=milk).run()} == {ours.id, theirs}
+
+
 async def test_a_reference_that_is_not_loaded_yet_says_so() -> None:
     async with open_space() as (fake, space):
         task = space.db.add({"title": "Shop"})
@@ -355,6 +384,11 @@ async def test_objects_do_not_cross_spaces() -> None:
         shop = two.db.add({})
         with pytest.raises(InvalidValueError, match="another space"):
             shop.milk = milk
+        new = EchoObject(milk=milk, shelf=EchoObject())
+        with pytest.raises(InvalidValueError, match="another space"):
+            two.db.add({"new": new})
+        assert core_of(new).home is core_of(new.shelf).home is None
+        assert one.db.add(new).milk is milk
         with pytest.raises(ObjectNotFoundError):
             two.db.remove(milk)
         await one.db.flush()

@@ -43,3 +43,8 @@ def test_lists_and_maps_are_not_compared(value: object) -> None:
 def test_orders_keep_their_direction() -> None:
     query = asked.Query(order=(asked.Order(("a",), descending=True), asked.Order(("b",))))
     assert to_order(query) == (kept.Order(("a",), True), kept.Order(("b",), False))
+
+
+def test_references_are_compared() -> None:
+    query = asked.Query(filter=asked.Equals(("to",), {"/": "dxn:echo:@:X"}))
+    assert to_condition(query) == kept.And((kept.Deleted("exclude"), kept.Equals(("to",), {"/": "dxn:echo:@:X"})))
