@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, MutableSequence, Sequence
-from typing import TYPE_CHECKING, Any, Final, SupportsIndex, cast, final, overload
+from typing import TYPE_CHECKING, Any, Final, Protocol, SupportsIndex, cast, final, overload
 
 from dxos.client.state import Core, Owner, core_of
 from dxos.echo.mutation import Delete, Insert, Mutation, Put, Remove, Splice, check_value
@@ -23,23 +23,81 @@ if TYPE_CHECKING:
 _DXN: Final = re.compile(r"dxn:echo:(@|B[A-Z2-7]{32}):([0-9A-HJKMNP-TV-Z]{26})")
 _MISSING: Final = object()
 FOREIGN_REFERENCE: Final = "an object of another space cannot be referred to; add a copy of it to this space"
-_NODE_SLOTS: Final = frozenset({"_object", "parent", "target"})
+_NODE_SLOTS: Final = frozenset({"_object", "absent", "parent", "shape", "target"})
+
+
+class Shape(Protocol):
+    """What a type says of a value: how it is stored, and how what is stored is shown."""
+
+    def part(self, step: str | int) -> Shape | None:
+        """The shape of what is at a step below; None where nothing may be."""
+        ...
+
+    def show(self, node: Node, value: Any) -> Any:
+        """A stored value, which `node` holds, as the application sees it; a peer may have stored anything."""
+        ...
+
+    def store(self, value: Any, core: Core | None, path: Path) -> Any:
+        """An application's value as it is stored.
+
+        Raises:
+            InvalidValueError: It is not of this shape; names the path, and what was expected.
+        """
+        ...
+
+    def check_gone(self, step: str | int, core: Core | None, path: Path) -> None:
+        """Raise InvalidValueError if there must be something at a step below."""
+        ...
+
+    def check_length(self, length: int, core: Core | None, path: Path) -> None:
+        """Raise InvalidValueError if a list or map must not have so many parts."""
+        ...
+
+    def drops(self, step: str | int) -> bool:
+        """Whether None at a step below means that there is nothing."""
+        ...
+
+
+class Storable:
+    """What stands for a stored value, such as a reference."""
+
+    __slots__ = ()
+
+    def stored_in(self, core: Core | None, path: Path) -> Any:
+        """The value as it is stored in an object."""
+        raise NotImplementedError
 
 
 class Node:
     """A map or list inside an object: what it is (`target`), and in what it is (`parent`)."""
 
-    __slots__ = ("__weakref__", "_object", "parent", "target")
+    __slots__ = ("__weakref__", "_object", "absent", "parent", "shape", "target")
 
     _object: EchoObject
     parent: Node | None
     target: Any
+    shape: Shape | None  # None: anything goes.
+    absent: str | None  # The key it gets in its parent with the first edit: it is a default, and not stored yet.
 
-    def __init__(self, owner: EchoObject, parent: Node | None, target: Any) -> None:
+    def __init__(
+        self,
+        owner: EchoObject,
+        parent: Node | None,
+        target: Any,
+        shape: Shape | None = None,
+        absent: str | None = None,
+    ) -> None:
         # Past the `__setattr__` of maps, which makes properties of the data.
         object.__setattr__(self, "_object", owner)
         object.__setattr__(self, "parent", parent)
         object.__setattr__(self, "target", target)
+        object.__setattr__(self, "shape", shape)
+        object.__setattr__(self, "absent", absent)
+
+    @property
+    def core(self) -> Core:
+        """The state of the object this is in."""
+        return core_of(self._object)
 
     def find(self) -> Path | None:
         """Where this is in the object now; None if it was taken out."""
@@ -68,25 +126,45 @@ class Node:
         change(self.target)
         core.end(mutation, self._object)
 
-    def shown(self, value: Any) -> Any:
-        """A stored value as the application sees it."""
+    def part(self, step: str | int, value: Any) -> Any:
+        """The stored value at a step as the application sees it."""
+        shape = None if self.shape is None else self.shape.part(step)
+        return self.shown(value) if shape is None else shape.show(self, value)
+
+    def shown(self, value: Any, shape: Shape | None = None) -> Any:
+        """A stored value as the application sees it, whatever it is."""
         if not isinstance(value, dict | list):
             return value
         core = core_of(self._object)
         dxn = reference_dxn(value)
         if dxn is not None:
-            found = _referred(core, dxn)
+            found = referred(core, dxn)
             if found is not None:
                 return found
         node = core.nodes.get(id(value))
         if node is None:
-            node = (LiveMap if isinstance(value, dict) else LiveList)(self._object, self, value)
+            node = (LiveMap if isinstance(value, dict) else LiveList)(self._object, self, value, shape)
             core.nodes[id(value)] = node
         return node
 
+    def reshape(self, shape: Shape | None) -> None:
+        """Take a shape, when the object's type became known or another."""
+        object.__setattr__(self, "shape", shape)
+
     def stored(self, value: Any, path: Path) -> Any:
         """An application's value as it is stored: plain, and shared with nobody."""
-        return plain(value, core_of(self._object), path)
+        core = core_of(self._object)
+        if self.shape is None:
+            return plain(value, core, path)
+        shape = self.shape.part(path[-1])
+        if shape is None:
+            raise InvalidValueError(f"{place_name(core, path)}: the type has no such property")
+        return shape.store(value, core, path)
+
+    def check_length(self, length: int) -> None:
+        """Raise if the shape does not allow so many parts."""
+        if self.shape is not None:
+            self.shape.check_length(length, self.core, self.find() or ())
 
 
 @final
@@ -96,19 +174,29 @@ class LiveMap(Node, MutableMapping[str, Any]):
     __slots__ = ()
 
     def __getitem__(self, key: str) -> Any:
-        return self.shown(self.target[key])
+        return self.part(key, self.target[key])
 
     def __setitem__(self, key: str, value: Any) -> None:
         path = (*self.path(), key)
         if isinstance(value, Node) and self.target.get(key, _MISSING) is value.target:
             return  # `obj.tags += [...]` ends with an assignment of what is there.
+        if value is None and self.shape is not None and self.shape.drops(key):
+            if key in self.target:
+                del self[key]
+            return
         value = self.stored(value, path)
+        if key not in self.target:
+            self.check_length(len(self.target) + 1)
         self.edit(Put(path, value), lambda target: target.__setitem__(key, copy.deepcopy(value)))
 
     def __delitem__(self, key: str) -> None:
         if key not in self.target:
             raise KeyError(key)
-        self.edit(Delete((*self.path(), key)), lambda target: target.__delitem__(key))
+        path = (*self.path(), key)
+        if self.shape is not None:
+            self.shape.check_gone(key, self.core, path)
+            self.check_length(len(self.target) - 1)
+        self.edit(Delete(path), lambda target: target.__delitem__(key))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.target)
@@ -166,6 +254,8 @@ class LiveMap(Node, MutableMapping[str, Any]):
         if min(index, delete_count) < 0 or index + delete_count > len(text):
             raise InvalidValueError(f"{key}: the text has {len(text)} characters")
         after = text[:index] + insert + text[index + delete_count :]
+        if self.shape is not None:
+            self.stored(self.part(key, after), path)
         self.edit(Splice(path, index, delete_count, insert), lambda target: target.__setitem__(key, after))
 
     def __repr__(self) -> str:
@@ -184,8 +274,8 @@ class LiveList(Node, MutableSequence[Any]):
     def __getitem__(self, index: slice) -> list[Any]: ...
     def __getitem__(self, index: SupportsIndex | slice) -> Any:
         if isinstance(index, slice):
-            return [self.shown(value) for value in self.target[index]]
-        return self.shown(self.target[index])
+            return [self.part(0, value) for value in self.target[index]]
+        return self.part(0, self.target[index])
 
     @overload
     def __setitem__(self, index: SupportsIndex, value: Any) -> None: ...
@@ -199,8 +289,11 @@ class LiveList(Node, MutableSequence[Any]):
         path = (*self.path(), place)
         if isinstance(value, Node) and self.target[place] is value.target:
             return
-        value = self.stored(value, path)
-        self.edit(Put(path, value), lambda target: target.__setitem__(place, copy.deepcopy(value)))
+        self._put(place, self.stored(value, path))
+
+    def _put(self, place: int, value: Any) -> None:
+        mutation = Put((*self.path(), place), value)
+        self.edit(mutation, lambda target: target.__setitem__(place, copy.deepcopy(value)))
 
     def __delitem__(self, index: SupportsIndex | slice) -> None:
         if isinstance(index, slice):
@@ -219,16 +312,16 @@ class LiveList(Node, MutableSequence[Any]):
 
     def __iter__(self) -> Iterator[Any]:
         for value in self.target:
-            yield self.shown(value)
+            yield self.part(0, value)
 
     def insert(self, index: SupportsIndex, value: Any) -> None:
         """Insert one value before `index`; as for a list, any index is allowed."""
         place = slice(index, None).indices(len(self))[0]
-        self._insert(place, [value])
+        self._insert(place, self._stored_all(place, [value]))
 
     def extend(self, values: Iterable[Any]) -> None:
         """Append values, as one edit."""
-        self._insert(len(self), list(values))
+        self._insert(len(self), self._stored_all(len(self), values))
 
     def clear(self) -> None:
         """Remove all elements, as one edit."""
@@ -249,26 +342,35 @@ class LiveList(Node, MutableSequence[Any]):
             values = [self.stored(value, (*self.path(), start)) for value in values]
             for value in values:
                 check_value(value, (*self.path(), start))
-            self._remove(start, max(stop - start, 0))
-            self._insert(start, values)
+            count = max(stop - start, 0)
+            self.check_length(len(self) - count + len(values))
+            self._remove(start, count, checked=True)
+            self._insert(start, values, checked=True)
             return
         places = range(start, stop, step)
         if len(places) != len(values):
             raise ValueError(f"{len(values)} values for a slice of {len(places)}")
-        for place, value in zip(places, [self.stored(value, self.path()) for value in values], strict=True):
-            self[place] = value
+        for place, value in zip(places, [self.stored(value, (*self.path(), start)) for value in values], strict=True):
+            self._put(place, value)
 
-    def _insert(self, place: int, values: list[Any]) -> None:
+    def _stored_all(self, place: int, values: Iterable[Any]) -> list[Any]:
         path = self.path()
-        values = [self.stored(value, (*path, place)) for value in values]
+        return [self.stored(value, (*path, place + offset)) for offset, value in enumerate(values)]
+
+    def _insert(self, place: int, values: list[Any], *, checked: bool = False) -> None:
+        path = self.path()
         if values:
+            if not checked:
+                self.check_length(len(self) + len(values))
             self.edit(
                 Insert(path, place, tuple(values)),
                 lambda target: target.__setitem__(slice(place, place), copy.deepcopy(values)),
             )
 
-    def _remove(self, place: int, count: int) -> None:
+    def _remove(self, place: int, count: int, *, checked: bool = False) -> None:
         if count:
+            if not checked:
+                self.check_length(len(self) - count)
             self.edit(Remove(self.path(), place, count), lambda target: target.__delitem__(slice(place, place + count)))
 
     def _place(self, index: SupportsIndex) -> int:
@@ -300,7 +402,14 @@ class LiveList(Node, MutableSequence[Any]):
         return repr(self.target)
 
 
-def _referred(core: Core, dxn: str) -> EchoObject | None:
+def place_name(core: Core | None, path: Path) -> str:
+    """Where a value is, for people: `Task.shop.aisle`."""
+    type_ = "" if core is None or core.type is None else core.type.rpartition("/")[2].partition(":")[0]
+    return ".".join(map(str, (type_, *path) if type_ else path)) or "the object"
+
+
+def referred(core: Core, dxn: str) -> EchoObject | None:
+    """The object that a DXN means; None for one that is elsewhere."""
     match = _DXN.fullmatch(dxn)
     if match is None:
         return None
@@ -331,6 +440,8 @@ def plain(value: Any, core: Core | None, path: Path = ()) -> Any:
             return _refer_to(cast("EchoObject", value), core, path)
         case Node():
             return copy.deepcopy(value.target)
+        case Storable():
+            return value.stored_in(core, path)
         case _ if len(path) > VALUE_DEPTH_MAX + 1:
             # A cycle, most likely; whoever checks the value refuses it.
             return value

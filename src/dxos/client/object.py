@@ -11,17 +11,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, final
+from typing import Any, ClassVar, Self
 
-from dxos.client.live import LiveMap, plain
-from dxos.client.observable import Subscription
+from dxos.aio import Subscription
+from dxos.client.live import LiveMap, Node, Shape, plain
 from dxos.client.state import Core, Owner, core_of, object_ids
 from dxos.echo.mutation import SetDeleted, SetMeta, check_value
 from dxos.echo.rows import Path
 from dxos.errors import InvalidValueError
 
 
-@final
 class EchoObject(Owner):
     """An object of a space: its properties are attributes and items, nested maps and lists are live too.
 
@@ -40,6 +39,8 @@ class EchoObject(Owner):
 
     __slots__ = ()
 
+    _shape: ClassVar[Shape | None] = None  # What the type says of the properties; None: anything.
+
     def __init__(self, data: Mapping[str, Any] | None = None, *, type: str | None = None, **properties: Any) -> None:
         core = Core(object_ids.next(), {}, type)
         object.__setattr__(self, "_core", core)
@@ -49,7 +50,7 @@ class EchoObject(Owner):
         core.data = given
 
     @classmethod
-    def _of(cls, core: Core) -> EchoObject:
+    def _of(cls, core: Core) -> Self:
         self = cls.__new__(cls)
         object.__setattr__(self, "_core", core)
         return self
@@ -60,7 +61,7 @@ class EchoObject(Owner):
         core.check_loaded()
         node = core.nodes.get(id(core.data))
         if node is None:
-            node = core.nodes[id(core.data)] = LiveMap(self, None, core.data)
+            node = core.nodes[id(core.data)] = LiveMap(self, None, core.data, self._shape)
         assert isinstance(node, LiveMap)
         return node
 
@@ -93,7 +94,7 @@ class EchoObject(Owner):
         """Whether the properties are here; only an object that was reached by a reference may lack them."""
         return self._core.loaded
 
-    async def load(self) -> EchoObject:
+    async def load(self) -> Self:
         """Wait for the properties of an object that was reached by a reference.
 
         Raises:
@@ -162,6 +163,8 @@ class EchoObject(Owner):
     def __getitem__(self, name: str) -> Any:
         self._core.check_loaded()
         value = self._core.data[name]
+        if self._shape is not None:
+            return self._root().part(name, value)
         return self._root().shown(value) if isinstance(value, dict | list) else value
 
     def __setitem__(self, name: str, value: Any) -> None:
@@ -214,14 +217,28 @@ class EchoObject(Owner):
 
     def __repr__(self) -> str:
         if not self._core.loaded:
-            return f"<EchoObject {self.id} not loaded>"
+            return f"<{type(self).__name__} {self.id} not loaded>"
         mark = " deleted" if self._core.deleted else ""
-        return f"<EchoObject {self.id}{mark} {self._core.data!r:.60}>"
+        return f"<{type(self).__name__} {self.id}{mark} {self._core.data!r:.60}>"
 
 
 def object_of(core: Core) -> EchoObject:
     """An object for a state; for this package only."""
     return EchoObject._of(core)
+
+
+def become(target: EchoObject, kind: type[EchoObject]) -> None:
+    """Make an object one of another class, when its type became known; for this package only."""
+    if type(target) is kind:
+        return
+    target.__class__ = kind
+    core = core_of(target)
+    for node in list(core.nodes.values()):
+        if isinstance(node, Node):
+            shape: Shape | None = kind._shape
+            for step in node.find() or ():
+                shape = None if shape is None else shape.part(step)
+            node.reshape(shape)
 
 
 def set_deleted(target: EchoObject, deleted: bool) -> None:

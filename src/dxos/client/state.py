@@ -104,6 +104,7 @@ class Core:
         "data",
         "deferred",
         "deleted",
+        "ends",
         "home",
         "loaded",
         "meta",
@@ -128,6 +129,7 @@ class Core:
         self.loaded = True
         self.missing = False  # The host was asked, and knows no such object.
         self.deleted = False
+        self.ends: tuple[str, str] | None = None  # The DXNs of source and target of a relation made here.
         self.meta: dict[str, Any] = {}
         self.unsent: list[Mutation] = []
         self.sent: list[Mutation] = []
@@ -174,9 +176,22 @@ class Core:
         if self.state is not None:
             base = self.state.row
             return ObjectRow(
-                self.object_id, base.kind, base.type, self.deleted, base.source, base.target, self.meta, self.data
+                self.object_id, base.kind, self.type, self.deleted, base.source, base.target, self.meta, self.data
             )
-        return ObjectRow(self.object_id, type=self.type, deleted=self.deleted, meta=self.meta, data=self.data)
+        return self._made(self.meta, self.data)
+
+    def _made(self, meta: dict[str, Any], data: dict[str, Any]) -> ObjectRow:
+        """The row of an object that was made here."""
+        if self.ends is None:
+            return ObjectRow(self.object_id, type=self.type, deleted=self.deleted, meta=meta, data=data)
+        return ObjectRow(self.object_id, "relation", self.type, self.deleted, *self.ends, meta, data)
+
+    @property
+    def source_and_target(self) -> tuple[str | None, str | None]:
+        """The DXNs that a relation connects; None for other objects."""
+        if self.state is not None:
+            return self.state.row.source, self.state.row.target
+        return self.ends or (None, None)
 
     # --- Writing ---
 
@@ -203,10 +218,7 @@ class Core:
         self.under_way = True
         if self.creating:
             data, meta = copy.deepcopy(self.data), copy.deepcopy(self.meta)
-            return Edit(
-                self.object_id,
-                create=ObjectRow(self.object_id, type=self.type, deleted=self.deleted, meta=meta, data=data),
-            )
+            return Edit(self.object_id, create=self._made(meta, data))
         self.sent, self.unsent = self.unsent, []
         heads = self.state.heads if self.state is not None else ()
         return Edit(self.object_id, mutations=tuple(self.sent), base_heads=heads)
@@ -243,13 +255,13 @@ class Core:
 
     def _adopt(self, state: ObjectState) -> bool:
         row, self.state = state.row, state
-        self.type = row.type
         was_loaded, self.loaded, self.missing = self.loaded, True, False
         owned = False
         if self.unsent:
             row, self.unsent = _replay(row, self.unsent)
             owned = True
-        same = was_loaded and same_value(row.data, self.data)
+        same = was_loaded and same_value(row.data, self.data) and row.type == self.type
+        self.type = row.type
         if same and row.deleted == self.deleted and same_value(row.meta, self.meta):
             return False
         self.deleted, self.meta = row.deleted, row.meta

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from dxos.echo.document import MISSING, ROOT, Document, Edit, NodeId, NodeKind
 from dxos.echo.mutation import (
+    ChangeType,
     Delete,
     Insert,
     Mutation,
@@ -17,7 +18,7 @@ from dxos.echo.mutation import (
     check,
     misfit,
 )
-from dxos.echo.rows import Json, Path, same_value
+from dxos.echo.rows import Json, Path, reference, same_value
 from dxos.errors import InvalidValueError, ObjectNotFoundError
 from dxos.limits import STRING_SCALAR_CHARS_MIN
 
@@ -88,6 +89,15 @@ def _apply(edit: Edit, node: NodeId, mutation: Mutation) -> None:
             _set_deleted(edit, _section(edit, node, _SYSTEM), deleted)
         case SetMeta(key, value):
             _put(edit, NodeKind.MAP, _section(edit, node, _META), ("meta", key), value)
+        case ChangeType(type_, values, gone):
+            # A new map with a new text: an edit of the old text, made twice, would spell a type that nobody knows.
+            edit.put(_section(edit, node, _SYSTEM), "type", reference(type_))
+            data = _section(edit, node, _DATA)
+            for key in gone:
+                if edit.read(data, key) is not MISSING:
+                    edit.delete(data, key)
+            for key, value in values.items():
+                edit.put(data, key, value)
 
 
 def _section(edit: Edit, node: NodeId, name: str) -> NodeId:

@@ -83,7 +83,21 @@ class SetMeta:
     value: Json
 
 
-Mutation = Put | Delete | Insert | Remove | Splice | SetDeleted | SetMeta
+@final
+@dataclass(frozen=True, slots=True)
+class ChangeType:
+    """Give the object another type, and with it some properties other values.
+
+    Every value is written as a whole, and never as an edit of the text that was there: two peers who do the same at
+    once make one object of the new type, and no text twice.
+    """
+
+    type: str  # `dxn:type:<name>:<version>`.
+    values: dict[str, Any]  # Properties that are new or have another value.
+    gone: tuple[str, ...] = ()  # Properties that are no more.
+
+
+Mutation = Put | Delete | Insert | Remove | Splice | SetDeleted | SetMeta | ChangeType
 
 
 def to_wire(mutation: Mutation) -> list[Any]:
@@ -103,6 +117,8 @@ def to_wire(mutation: Mutation) -> list[Any]:
             return ["deleted", deleted]
         case SetMeta(key, value):
             return ["meta", key, value]
+        case ChangeType(type_, values, gone):
+            return ["type", type_, values, list(gone)]
 
 
 def from_wire(untrusted: object) -> Mutation:
@@ -126,6 +142,8 @@ def from_wire(untrusted: object) -> Mutation:
             return SetDeleted(deleted)
         case ["meta", str(key), value]:
             return SetMeta(key, _json(value))
+        case ["type", str(type_), dict(values), list(gone)] if all(isinstance(one, str) for one in gone):
+            return ChangeType(type_, values, tuple(gone))
     raise DecodeError("not a mutation")
 
 
@@ -223,6 +241,11 @@ def check(mutation: Mutation) -> None:
         case SetMeta(key, value):
             check_key(key, ("meta",))
             check_value(value, ("meta", key))
+        case ChangeType(type_, values, gone):
+            _check_text(type_, ())
+            check_value(values)
+            for key in gone:
+                check_key(key, ())
 
 
 def _check_path(path: Path, steps_min: int = 0) -> None:
@@ -259,17 +282,19 @@ def apply_to_row(row: ObjectRow, mutations: list[Mutation] | tuple[Mutation, ...
     Raises:
         InvalidValueError: A mutation that does not fit the data, or a value that cannot be stored.
     """
-    deleted, meta = row.deleted, row.meta
+    deleted, meta, type_ = row.deleted, row.meta, row.type
     for mutation in mutations:
         match mutation:
             case SetDeleted(deleted):
                 pass
             case SetMeta(key, value):
                 meta = {**meta, key: copy.deepcopy(value)}
+            case ChangeType(type_):
+                pass
             case _:
                 pass
     data = apply_to_data(row.data, mutations)
-    return ObjectRow(row.object_id, row.kind, row.type, deleted, row.source, row.target, meta, data)
+    return ObjectRow(row.object_id, row.kind, type_, deleted, row.source, row.target, meta, data)
 
 
 def _apply(data: dict[str, Any], mutation: Mutation) -> None:
@@ -296,6 +321,10 @@ def _apply(data: dict[str, Any], mutation: Mutation) -> None:
             if not path or not isinstance(target, str) or index + delete_count > len(target):
                 raise misfit(path, "no text of that length")
             _put(data, path, target[:index] + text + target[index + delete_count :])
+        case ChangeType(_, values, gone):
+            for key in gone:
+                data.pop(key, None)
+            data |= copy.deepcopy(values)
         case SetDeleted() | SetMeta():
             pass
 
