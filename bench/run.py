@@ -23,7 +23,7 @@ from ours import GROUPS, Samples, Settings
 from rich.console import Console
 from rich.table import Table
 
-from dxos import __version__
+from dxos.version import __version__
 from dxos.mesh.signal_server import serve_signal
 
 _JS = Path(__file__).parent / "js" / "bench.mjs"

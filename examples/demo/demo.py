@@ -168,8 +168,10 @@ async def share_and_edit(signal: str, groceries: list[dict[str, Any]]) -> None:
 async def restart_and_edit(signal: str) -> None:
     """Both begin again from what is on disk, and meet again."""
     async with peer("alice", signal) as alice, peer("bob", signal) as bob:
+        await alice.ask("content")
+        await bob.ask("content")
+        show("Both have started again, from what is on disk.")
         await compare(alice, bob)
-        show("Both have started again, from what is on disk, and still agree.")
         await alice.ask("edit", title="Coffee", done=True, tag="bought by Alice")
         await bob.ask("wait_for", count=1, where={"title": "Coffee", "done": True})
         show("They have met again: Alice ticks off the coffee, and Bob sees it.")

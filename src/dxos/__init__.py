@@ -5,6 +5,8 @@
 
 from typing import TYPE_CHECKING
 
+from dxos.version import __version__
+
 if TYPE_CHECKING:
     from dxos.client import (
         AuthenticatingInvitation,
@@ -62,8 +64,6 @@ else:
     def __dir__() -> list[str]:
         return __all__
 
-
-__version__ = "0.1.0"
 
 __all__ = [
     "AuthMethod",

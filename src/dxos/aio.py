@@ -40,8 +40,8 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]
 
 
 @final
-class Unsubscribe:
-    """Ends one subscription; calling it twice is harmless."""
+class Subscription:
+    """What `subscribe` returns: call it, or its `unsubscribe`, to end the stream."""
 
     __slots__ = ("_end",)
 
@@ -49,13 +49,16 @@ class Unsubscribe:
         self._end: Callable[[], None] | None = end
 
     def unsubscribe(self) -> None:
-        """End it; nothing is called after this returns."""
+        """End the stream: nothing is called after this returns. Doing so twice is harmless."""
         end, self._end = self._end, None
         if end is not None:
             end()
 
     def __call__(self) -> None:
         self.unsubscribe()
+
+    def __repr__(self) -> str:
+        return f"<Subscription {'ended' if self._end is None else 'active'}>"
 
 
 @final
@@ -67,11 +70,11 @@ class Listeners(Generic[T]):
     def __init__(self) -> None:
         self._callbacks: dict[object, Callable[[T], None]] = {}
 
-    def subscribe(self, callback: Callable[[T], None]) -> Unsubscribe:
+    def subscribe(self, callback: Callable[[T], None]) -> Subscription:
         """Call `callback` with every value emitted from now on."""
         token = object()
         self._callbacks[token] = callback
-        return Unsubscribe(lambda: self._callbacks.pop(token, None) and None)
+        return Subscription(lambda: self._callbacks.pop(token, None) and None)
 
     def emit(self, value: T) -> None:
         """Tell everyone who has subscribed, in the order in which they did."""

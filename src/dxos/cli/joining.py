@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dxos.halo.invitation import Invitation
 
 _FETCH_S_MAX: Final = 60.0
+_SILENCE_S: Final = 10.0  # A host that is there answers within a second or two.
 _SENTENCES: Final = {
     "CONNECTING": "Looking for the host of the invitation …",
     "CONNECTED": "Connected to the host.",
@@ -51,6 +52,7 @@ async def join(session: Session, client: Client, code: str, auth_code: str | Non
                 async with anyio.create_task_group() as tasks:
                     if guest.get().auth_method.name != "NONE":
                         tasks.start_soon(answerer.run)
+                    tasks.start_soon(_warn_of_silence, output, guest)
                     joined = await _outcome(guest, answerer)
                     tasks.cancel_scope.cancel()
         except anyio.get_cancelled_exc_class():
@@ -126,6 +128,15 @@ async def _outcome(guest: AuthenticatingInvitation, answerer: _Answerer) -> Invi
         return await guest
     except InvitationCancelledError:
         raise answerer.refusal or InvitationCancelledError("The invitation was cancelled; ask for a new one.") from None
+
+
+async def _warn_of_silence(output: Output, guest: AuthenticatingInvitation) -> None:
+    await anyio.sleep(_SILENCE_S)
+    if guest.get().state.name in ("INIT", "CONNECTING"):
+        output.say(
+            "The host does not answer yet. Is its command still running, and is the invitation neither used nor over? "
+            "Waiting on; Ctrl-C gives it up."
+        )
 
 
 def _say_state(output: Output, state: str) -> None:

@@ -10,9 +10,10 @@ import typer
 
 from dxos.cli import identity, signal, space
 from dxos.cli import object as objects
-from dxos.cli.command import take_common
-from dxos.cli.output import Output
-from dxos.cli.session import Surroundings
+from dxos.cli.command import command, take_common
+from dxos.cli.output import Output, line
+from dxos.cli.session import Session, Surroundings
+from dxos.version import __version__
 
 WRONG_ARGUMENTS: Final = 2
 
@@ -29,12 +30,10 @@ app.add_typer(space.app, name="space")
 app.add_typer(objects.app, name="object")
 
 
-@app.command("version")
-def show_version() -> None:
+@command(app, "version")
+async def show_version(session: Session) -> None:
     """Print the version of this package."""
-    from dxos import __version__
-
-    typer.echo(__version__)
+    session.output.result({"version": __version__}, line(lambda it: it["version"]))
 
 
 def main(arguments: Sequence[str] | None = None, surroundings: Surroundings | None = None) -> int:

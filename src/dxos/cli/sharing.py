@@ -68,6 +68,8 @@ async def share(session: Session, client: Client, space: Space, terms: Terms, *,
     )
     try:
         await invitation.wait_for(lambda it: it.state.name != "INIT")
+        if invitation.error is not None:
+            raise invitation.error  # Before anything is shown that would admit nobody.
         _print_code(session.output, space, invitation.get(), invitation.code, qr=qr)
         async with network_watched(session, client):
             await _host(session, client, space, invitation, known)

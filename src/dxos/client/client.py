@@ -31,6 +31,7 @@ from dxos.keys import PublicKey
 from dxos.limits import CLOSE_TIMEOUT_S
 from dxos.services import contract
 from dxos.services.contract import Services, ServicesProvider, SpaceInfo, SystemStatus
+from dxos.version import __version__
 
 _log = logging.getLogger("dxos.client")
 
@@ -65,13 +66,7 @@ class Client:
     @property
     def version(self) -> str:
         """The version of this package."""
-        # Not at the top: reading what is installed takes longer than the rest of this module.
-        from importlib.metadata import PackageNotFoundError, version
-
-        try:
-            return version("dxos")
-        except PackageNotFoundError:
-            return "0"  # Run from a folder that was never installed.
+        return __version__
 
     @property
     def config(self) -> Config:

@@ -18,9 +18,9 @@ from weakref import WeakValueDictionary
 import anyio
 import anyio.lowlevel
 
+from dxos.aio import Subscription
 from dxos.client.live import FOREIGN_REFERENCE, plain, references_in
 from dxos.client.object import EchoObject, object_of, set_deleted
-from dxos.client.observable import Subscription
 from dxos.client.query import LiveQuery, Query, QueryUpdate
 from dxos.client.state import Core, core_of
 from dxos.echo.query import And, Equals, Everything, Filter, Or

@@ -19,6 +19,7 @@ from typing import Any, Final, Generic, TypeVar, final
 import anyio
 import anyio.lowlevel
 
+from dxos.aio import Subscription
 from dxos.errors import ClosedError, DeadlineError, DxosError
 from dxos.limits import STREAM_VALUES_MAX
 
@@ -36,27 +37,6 @@ class _Unset(Enum):
 
 
 UNSET: Final = _Unset.UNSET
-
-
-class Subscription:
-    """What `subscribe` returns: call it, or its `unsubscribe`, to end the stream."""
-
-    __slots__ = ("_end",)
-
-    def __init__(self, end: Callable[[], None]) -> None:
-        self._end: Callable[[], None] | None = end
-
-    def unsubscribe(self) -> None:
-        """End the stream: nothing is called after this returns. Doing so twice is harmless."""
-        end, self._end = self._end, None
-        if end is not None:
-            end()
-
-    def __call__(self) -> None:
-        self.unsubscribe()
-
-    def __repr__(self) -> str:
-        return f"<Subscription {'ended' if self._end is None else 'active'}>"
 
 
 class MulticastObservable(ABC, Generic[T]):

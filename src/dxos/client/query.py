@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Generic, cast, final
 
 from typing_extensions import TypeVar
 
+from dxos.aio import Subscription
 from dxos.client.object import EchoObject
-from dxos.client.observable import Subscription, call_logged
+from dxos.client.observable import call_logged
 from dxos.client.state import core_of
 from dxos.echo.query import Deleted, Everything, Order, matches, select
 from dxos.echo.query import Query as PlainQuery

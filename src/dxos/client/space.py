@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol, final, overload
 
+from dxos.aio import Subscription
 from dxos.client.database import Database, Spawn
 from dxos.client.invitations import (
     AuthenticatingInvitation,
@@ -14,7 +15,7 @@ from dxos.client.invitations import (
     make_space_invitation,
 )
 from dxos.client.object import EchoObject
-from dxos.client.observable import MulticastObservable, Source, Subscription
+from dxos.client.observable import MulticastObservable, Source
 from dxos.errors import DxosError, NotAllowedError, SpaceNotReadyError
 from dxos.halo.invitation import AuthMethod, Invitation
 from dxos.halo.roles import SpaceRole

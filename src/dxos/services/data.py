@@ -5,10 +5,10 @@ from typing import final
 
 import anyio.lowlevel
 
-from dxos.aio import Unsubscribe
+from dxos.aio import Subscription
 from dxos.echo.query import Query
 from dxos.errors import NotAllowedError
-from dxos.services.contract import Edit, Next, ObjectState, Subscription
+from dxos.services.contract import Edit, Next, ObjectState
 from dxos.spaces.documents import ObjectEdit, StoredObject
 from dxos.spaces.peer import Peer
 
@@ -22,7 +22,7 @@ class DataServiceHost:
 
     def subscribe(self, space_id: str, next: Next[tuple[ObjectState, ...]]) -> Subscription:
         documents = self._peer.documents
-        return Unsubscribe(documents.subscribe(space_id, lambda found: next(tuple(map(_state, found)))))
+        return Subscription(documents.subscribe(space_id, lambda found: next(tuple(map(_state, found)))))
 
     async def update(self, space_id: str, edits: Sequence[Edit]) -> tuple[ObjectState, ...]:
         space = self._peer.spaces.ready(space_id)

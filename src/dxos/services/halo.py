@@ -7,7 +7,7 @@ from typing import TypeVar, final
 import anyio
 from anyio.abc import TaskGroup
 
-from dxos.aio import Changes, Unsubscribe
+from dxos.aio import Changes, Subscription
 from dxos.errors import DecodeError, IdentityMissingError
 from dxos.halo.credential import assertion_of, credential_id
 from dxos.keys import PublicKey
@@ -21,7 +21,6 @@ from dxos.services.contract import (
     Next,
     Presence,
     Profile,
-    Subscription,
 )
 from dxos.spaces.peer import Peer
 from dxos.spaces.spaces import Spaces
@@ -48,7 +47,7 @@ def follow(tasks: TaskGroup, changes: Changes, read: Callable[[], T], next: Next
 
     next(present)
     tasks.start_soon(watch, present)
-    return Unsubscribe(scope.cancel)
+    return Subscription(scope.cancel)
 
 
 @final

@@ -2,14 +2,13 @@
 
 from typing import final
 
-from dxos.aio import Listeners, Unsubscribe
+from dxos.aio import Listeners, Subscription
 from dxos.services.contract import (
     ConnectionState,
     NetworkStatus,
     Next,
     SignalState,
     SignalStatus,
-    Subscription,
     SystemStatus,
 )
 from dxos.spaces.peer import Peer
@@ -46,7 +45,7 @@ class NetworkServiceHost:
 
     def query_status(self, next: Next[NetworkStatus]) -> Subscription:
         next(self._present())
-        return Unsubscribe(self._network.subscribe(lambda _: next(self._present())))
+        return Subscription(self._network.subscribe(lambda _: next(self._present())))
 
     async def update_config(self, state: ConnectionState) -> None:
         await self._network.set_online(state is ConnectionState.ONLINE)

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar, final
 
-from dxos.aio import Listeners, Unsubscribe
+from dxos.aio import Listeners, Subscription
 from dxos.echo import edit, layout
 from dxos.echo.document import Document, Heads
 from dxos.echo.layout import ObjectStructure
@@ -188,7 +188,7 @@ class Documents:
             if not len(listeners) and self._listeners.get(space) is listeners:
                 del self._listeners[space]
 
-        return Unsubscribe(end)
+        return Subscription(end)
 
     def _tell(self, space: str, object_ids: Sequence[str]) -> None:
         if space in self._listeners and object_ids:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, final
 import anyio.lowlevel
 from google.protobuf.empty_pb2 import Empty
 
-from dxos.aio import Changes, Listeners, Unsubscribe
+from dxos.aio import Changes, Listeners, Subscription
 from dxos.errors import DxosError, InvalidValueError, LimitError
 from dxos.keys import PublicKey
 from dxos.limits import (
@@ -110,7 +110,7 @@ class Gossip:
         self._remember(message.message_id.data)
         self._pass_on(message, source=None)
 
-    def subscribe(self, channel: str, next: Callable[[GossipMessage], None]) -> Unsubscribe:
+    def subscribe(self, channel: str, next: Callable[[GossipMessage], None]) -> Subscription:
         """Hear what others post to a channel."""
         listeners = self._channels.setdefault(channel, Listeners())
         inner = listeners.subscribe(next)
@@ -120,7 +120,7 @@ class Gossip:
             if not len(listeners):
                 self._channels.pop(channel, None)
 
-        return Unsubscribe(end)
+        return Subscription(end)
 
     def receive(self, untrusted: GossipMessage, *, source: GossipExtension) -> None:
         """Take in what a neighbour announced.

@@ -19,7 +19,7 @@ import anyio
 from anyio.abc import ByteStream, TaskGroup
 from google.protobuf.message import Message
 
-from dxos.aio import Listeners, Unsubscribe
+from dxos.aio import Listeners, Subscription
 from dxos.errors import (
     BrokenError,
     DxosError,
@@ -125,7 +125,7 @@ class Updates:
         self.present = present
         self._listeners: Listeners[InvitationUpdate] = Listeners()
 
-    def follow(self, next: Callable[[InvitationUpdate], None]) -> Unsubscribe:
+    def follow(self, next: Callable[[InvitationUpdate], None]) -> Subscription:
         """Call `next` with the present value, then with each one that follows."""
         subscription = self._listeners.subscribe(next)
         next(self.present)

@@ -7,7 +7,7 @@ from typing import TypeVar, final
 
 from anyio.abc import TaskGroup
 
-from dxos.aio import Listeners, Unsubscribe
+from dxos.aio import Listeners, Subscription
 from dxos.errors import DxosError, InvitationExpiredError, StorageError, UsageError
 from dxos.halo.invitation import Invitation, InvitationState
 from dxos.limits import INVITATION_LIFETIME_S_MAX, INVITATIONS_OPEN_MAX
@@ -75,13 +75,13 @@ class Invitations:
             tuple(one.updates.present.invitation for one in self._accepted.values()),
         )
 
-    def subscribe(self, next: Callable[[InvitationsState], None]) -> Unsubscribe:
+    def subscribe(self, next: Callable[[InvitationsState], None]) -> Subscription:
         """Call `next` with the present state, and after each change of any invitation."""
         subscription = self._listeners.subscribe(next)
         next(self.state())
         return subscription
 
-    def create(self, invitation: Invitation, next: Callable[[InvitationUpdate], None]) -> Unsubscribe:
+    def create(self, invitation: Invitation, next: Callable[[InvitationUpdate], None]) -> Subscription:
         """Host an invitation; what was left open gets its default. The id of a known one means that one.
 
         It is on the disk before `next` is called with its codes. What goes wrong is an update with state ERROR.
@@ -90,7 +90,7 @@ class Invitations:
         known = self._created.get(invitation.invitation_id)
         return (known.updates if known is not None else self._create(invitation)).follow(next)
 
-    def accept(self, invitation: Invitation, next: Callable[[InvitationUpdate], None]) -> Unsubscribe:
+    def accept(self, invitation: Invitation, next: Callable[[InvitationUpdate], None]) -> Subscription:
         """Redeem an invitation, or follow how it is redeemed already; errors are updates."""
         known = self._accepted.get(invitation.invitation_id)
         return (known.updates if known is not None else self._accept(invitation)).follow(next)

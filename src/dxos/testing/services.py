@@ -165,6 +165,7 @@ class FakeNetwork:
     """What hosts have in common: spaces, and invitations that wait."""
 
     def __init__(self) -> None:
+        self.hosts_answer = True  # Whether guests find the hosts of invitations.
         self.spaces: dict[str, _SharedSpace] = {}
         self.hosted: dict[str, _Hosted] = {}
 
@@ -457,6 +458,8 @@ class _Invitations(_Service):
 
     async def _redeem(self, guest: _Hosted) -> None:
         await anyio.lowlevel.checkpoint()
+        if not self._host.network.hosts_answer:
+            return
         hosted = self._host.network.hosted.get(guest.invitation.invitation_id)
         space = self._host.network.spaces.get(guest.invitation.space_id or "")
         if space is not None and space.role_of(self._host).is_member:

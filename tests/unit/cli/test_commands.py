@@ -11,6 +11,7 @@ import pytest
 from dxos.cli.main import main
 from dxos.cli.session import Surroundings
 from dxos.testing.services import FakeServices
+from dxos.version import __version__
 
 
 class Dx:
@@ -199,10 +200,22 @@ def test_every_command_has_help(dx: Dx) -> None:
     commands = ["signal serve", *(f"identity {one}" for one in ("create", "show", "update"))]
     commands += [f"space {one}" for one in ("create", "list", "info", "members", "share", "join", "watch")]
     commands += [f"object {one}" for one in ("add", "list", "get", "update", "remove")]
+    commands += ["version"]
     for command in commands:
         printed = dx(*command.split(), "--help")
         for option in ("--json", "--profile", "--signal", "--debug"):
             assert option in printed
+
+
+def test_the_version_is_printed_like_everything_else(dx: Dx) -> None:
+    assert dx("version").strip() == __version__
+    assert dx.json("version") == {"version": __version__}
+
+
+def test_a_lifetime_that_the_host_would_refuse_is_a_wrong_command_line(alice: Dx) -> None:
+    for seconds in ("0", "2592001"):
+        alice("space", "share", "Groceries", "--lifetime", seconds, code=2)
+        assert "--lifetime" in alice.said
 
 
 def test_a_bug_is_told_as_one(alice: Dx, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,7 @@ from dxos.cli.session import Session, Surroundings
 from dxos.cli.sharing import Role, Terms, share
 from dxos.client.client import Client
 from dxos.client.space import Space
-from dxos.errors import AuthenticationError, InvitationCancelledError, InvitationUsedError
+from dxos.errors import AuthenticationError, InvitationCancelledError, InvitationUsedError, NotAllowedError
 from dxos.testing.services import AUTH_CODE, FakeNetwork, FakeServices
 
 pytestmark = pytest.mark.anyio
@@ -50,7 +50,8 @@ class Person:
 class Scene:
     """Alice has a space and shares it; Bob and Carol are elsewhere."""
 
-    def __init__(self, alice: Person, bob: Person, carol: Person, space: Space) -> None:
+    def __init__(self, alice: Person, bob: Person, carol: Person, space: Space, network: FakeNetwork) -> None:
+        self.network = network
         self.alice, self.bob, self.carol, self.space = alice, bob, carol, space
 
     async def share(self, terms: Terms = TERMS) -> None:
@@ -79,6 +80,7 @@ async def scene(*typed: str) -> AsyncIterator[Scene]:
             Person(bob, stdin, json=False),
             Person(carol, io.StringIO(), json=False),
             space,
+            network,
         )
 
 
@@ -161,3 +163,28 @@ async def test_a_multi_use_invitation_admits_guests_until_it_is_interrupted() ->
         assert len(it.space.members.get()) == 3
         tasks.cancel_scope.cancel()
     assert [one["name"] for one in it.alice.documents() if one["event"] == "admitted"] == ["Bob", "Carol"]
+
+
+async def test_a_reader_is_told_only_that_it_may_not_invite() -> None:
+    terms = Terms(authenticated=False, multi_use=False, lifetime_s=60, timeout_s=60.0, role=Role.READER)
+    async with scene() as it:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(it.share, terms)
+            space = await join(it.bob.session, it.bob.client, await it.code(), None)
+        it.bob.printed.truncate(0)
+        with pytest.raises(NotAllowedError):
+            await share(it.bob.session, it.bob.client, space, TERMS, qr=True)
+        assert not it.bob.printed.getvalue().strip("\0")
+
+
+async def test_a_host_that_does_not_answer_is_spoken_of_after_ten_seconds() -> None:
+    async with scene() as it, anyio.create_task_group() as tasks:
+        it.network.hosts_answer = False
+        tasks.start_soon(it.share)
+        code = await it.code()
+        tasks.start_soon(join, it.bob.session, it.bob.client, code, None)
+        await anyio.sleep(9)
+        assert "does not answer" not in it.bob.heard.getvalue()
+        await anyio.sleep(2)
+        assert "The host does not answer yet." in it.bob.heard.getvalue()
+        tasks.cancel_scope.cancel()

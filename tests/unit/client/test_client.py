@@ -7,6 +7,7 @@ import anyio
 import pytest
 from trio.testing import MockClock
 
+import dxos
 from dxos.client import Client
 from dxos.client.config import Config
 from dxos.errors import (
@@ -280,7 +281,7 @@ async def test_the_client_describes_itself() -> None:
         assert set(shown["halo"]) == {"identityKey", "deviceKey"}
         assert "\n" not in repr(client)
         assert len(repr(client)) < 120
-        assert client.version
+        assert client.version == dxos.__version__
 
 
 def test_a_client_works_in_one_event_loop_after_another() -> None:

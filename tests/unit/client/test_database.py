@@ -338,7 +338,8 @@ async def test_a_new_object_refers_to_one_of_the_space_and_brings_new_ones_along
         found = rows(fake, space)
         assert found[waffles.id] == {"needs": [reference]}
         assert (found[pancakes.id]["needs"], found[pancakes.id]["made"]) == ([reference], {"from": reference})
-        assert found[shop.id]["name"] == "Corner" and found[shop.street.id]["name"] == "Main Street"
+        assert found[shop.id]["name"] == "Corner"
+        assert found[shop.street.id]["name"] == "Main Street"
         assert pancakes.needs[0] is pancakes.made["from"] is milk
 
 

@@ -3,7 +3,8 @@ import logging
 import anyio
 import pytest
 
-from dxos.client.observable import Signal, Source, Subscription
+from dxos.aio import Subscription
+from dxos.client.observable import Signal, Source
 from dxos.errors import ClosedError, DeadlineError, InvitationError
 from dxos.limits import STREAM_VALUES_MAX
 
