@@ -46,6 +46,7 @@ PAGE_BYTES: Final = 4_096
 Parameter = str | bytes | int | float | None
 Row = tuple[Any, ...]
 
+_INCREMENTAL: Final = 2  # What SQLite says of a file that gives back pages when it is asked to.
 _FULL = {sqlite3.SQLITE_FULL}
 _ACCESS = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_AUTH}
 _CORRUPT = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
@@ -155,6 +156,7 @@ class Database:
         )
         if tables and application != APPLICATION_ID:
             raise CorruptionError("the database file belongs to another program; choose another folder")
+        execute("PRAGMA auto_vacuum = INCREMENTAL")  # Counts for a file without tables; others stay as they are.
         execute("PRAGMA journal_mode = WAL")
         execute("PRAGMA foreign_keys = ON")
         execute(f"PRAGMA wal_autocheckpoint = {WAL_BYTES_MAX // PAGE_BYTES}")
@@ -175,8 +177,9 @@ class Database:
                 profile_version=version,
                 own_version=newest,
             )
+        is_new = version == 0
         while version < newest:
-            if version:
+            if not is_new:
                 self._back_up(version)
             with self.transaction():
                 # Another process may have migrated while we waited for the write lock.
@@ -387,6 +390,33 @@ class Database:
         except _ERRORS as error:
             raise map_sqlite_error(error) from error
         return not busy and log_pages == copied_pages
+
+    @property
+    def free_bytes(self) -> int:
+        """How much of the file is not used."""
+        found = self.row("PRAGMA freelist_count")
+        assert found is not None
+        return int(found[0]) * PAGE_BYTES
+
+    @property
+    def file_bytes(self) -> int:
+        """The length of the database, without its log."""
+        found = self.row("PRAGMA page_count")
+        assert found is not None
+        return int(found[0]) * PAGE_BYTES
+
+    def shrink(self, pages_max: int) -> bool:
+        """Give that many unused pages back to the disk; whether there are more. Not inside a transaction.
+
+        A file from before version 2 cannot give back single pages: the first call writes all of it anew.
+        """
+        assert not self.in_transaction, "SQLite frees nothing inside a transaction"
+        if self.row("PRAGMA auto_vacuum") != (_INCREMENTAL,):
+            self.run("PRAGMA auto_vacuum = INCREMENTAL")
+            self.run("VACUUM")
+            return False
+        self.rows(f"PRAGMA incremental_vacuum({pages_max})")
+        return self.free_bytes > 0
 
     @property
     def wal_bytes(self) -> int:

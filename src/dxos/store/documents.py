@@ -35,6 +35,19 @@ class DocumentSize:
 
 
 @final
+@dataclass(frozen=True, slots=True)
+class DocumentsSize:
+    """How much is kept of all documents of a space, and how much was given up."""
+
+    documents_count: int
+    snapshot_bytes: int
+    chunk_bytes: int  # Of changes since the snapshots, or of documents that have none.
+    chunks_count: int
+    reclaimed_count: int  # Documents given up so far.
+    reclaimed_bytes: int  # What they took.
+
+
+@final
 class DocumentStore:
     """The documents of all spaces of one profile."""
 
@@ -202,6 +215,69 @@ class DocumentStore:
             database.run("DELETE FROM objects WHERE document = ?", (number,))
             database.run("DELETE FROM documents WHERE number = ?", (number,))
         return True
+
+    def delete_all(self, space_id: str) -> int:
+        """Forget every document of a space and the rows of its objects; how many there were."""
+        found = self.ids(space_id)
+        with self._database.transaction():
+            for document_id in found:
+                self.delete(document_id)
+        return len(found)
+
+    def reclaim(self, document_id: str) -> int:
+        """Give a document up, with the rows of its objects, and remember its heads; how many bytes it took."""
+        database = self._database
+        with database.transaction():
+            found = database.row(
+                "INSERT INTO reclaimed (id, space, heads, bytes)"
+                " SELECT id, space, heads, snapshot_bytes + chunk_bytes FROM documents WHERE id = ?"
+                " ON CONFLICT DO UPDATE SET heads = excluded.heads, bytes = excluded.bytes RETURNING bytes",
+                (document_id,),
+            )
+            self.delete(document_id)
+        return 0 if found is None else int(found[0])
+
+    def reclaimed(self, document_id: str) -> Heads | None:
+        """The heads that a document had when it was given up; None if it was not."""
+        found = self._database.row("SELECT heads FROM reclaimed WHERE id = ?", (document_id,))
+        return None if found is None else unpack_heads(found[0])
+
+    def deleted(self, space_id: str) -> dict[str, list[str]]:
+        """Documents that hold deleted objects and no others, with the ids of these objects; reads no content."""
+        rows = self._database.rows(
+            "SELECT documents.id, objects.id FROM objects JOIN documents ON documents.number = objects.document"
+            " WHERE objects.space = (SELECT number FROM spaces WHERE id = ?) AND objects.deleted = 1"
+            " AND NOT EXISTS (SELECT 1 FROM objects AS others"
+            " WHERE others.document = documents.number AND others.deleted = 0)",
+            (space_id,),
+        )
+        found: dict[str, list[str]] = {}
+        for document_id, object_id in rows:
+            found.setdefault(document_id, []).append(object_id)
+        return found
+
+    def uncompacted(self, space_id: str) -> list[str]:
+        """The documents of the space that are more than one snapshot, except those in quarantine."""
+        rows = self._database.rows(
+            "SELECT id FROM documents WHERE space = (SELECT number FROM spaces WHERE id = ?)"
+            " AND quarantine IS NULL AND chunks > 0 ORDER BY number",
+            (space_id,),
+        )
+        return [row[0] for row in rows]
+
+    def sizes(self, space_id: str) -> DocumentsSize:
+        """How much all documents of a space take; reads no content."""
+        kept = self._database.row(
+            "SELECT count(*), total(snapshot_bytes), total(chunk_bytes), total(chunks) FROM documents"
+            " WHERE space = (SELECT number FROM spaces WHERE id = ?)",
+            (space_id,),
+        )
+        gone = self._database.row(
+            "SELECT count(*), total(bytes) FROM reclaimed WHERE space = (SELECT number FROM spaces WHERE id = ?)",
+            (space_id,),
+        )
+        assert kept is not None and gone is not None
+        return DocumentsSize(*map(int, (*kept, *gone)))
 
     def _number(self, document_id: str) -> int | None:
         found = self._database.row("SELECT number FROM documents WHERE id = ?", (document_id,))

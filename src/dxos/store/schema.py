@@ -82,4 +82,15 @@ _VERSION_1: Final[Migration] = (
     ) STRICT""",
 )
 
-MIGRATIONS: Final[tuple[Migration, ...]] = (_VERSION_1,)
+_VERSION_2: Final[Migration] = (
+    # Documents of deleted objects and of earlier epochs that were given up, so that peers' copies are not taken back.
+    """CREATE TABLE reclaimed (
+        id TEXT PRIMARY KEY,
+        space INTEGER NOT NULL,
+        heads BLOB NOT NULL,
+        bytes INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID""",
+    "CREATE INDEX reclaimed_by_space ON reclaimed (space)",
+)
+
+MIGRATIONS: Final[tuple[Migration, ...]] = (_VERSION_1, _VERSION_2)
