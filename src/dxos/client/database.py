@@ -9,6 +9,7 @@ A refused update takes back all edits it held, and is raised by the next `flush`
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -54,12 +55,14 @@ class Database:
         self._space_id, self._data, self._query, self._spawn, self._gate = space_id, data, query, spawn, gate
         self._objects: WeakValueDictionary[str, EchoObject] = WeakValueDictionary()
         self._unsent: dict[str, EchoObject] = {}
+        self._followed: dict[str, EchoObject] = {}  # With subscribers of their own, so they must not go.
         self._sending = False
         self._idle: anyio.Event | None = None
         self._failure: DxosError | None = None
         self._rows: contract.Subscription | None = None
         self._live: set[LiveQuery] = set()
         self._closed = False
+        self._thread = threading.get_ident()
 
     @property
     def space_id(self) -> str:
@@ -94,6 +97,7 @@ class Database:
             new.home, new.creating, new.state, new.under_way = self, True, None, False
             self._objects[one.id] = one
             self.edited(one)
+            self.followed(one)
         return target
 
     def _with_references(self, target: EchoObject) -> list[EchoObject]:
@@ -195,7 +199,12 @@ class Database:
     # --- For objects ---
 
     def check_writable(self) -> None:
-        """Raise if nothing can be written now."""
+        """Raise if nothing can be written now, or not here."""
+        if threading.get_ident() != self._thread:
+            raise UsageError(
+                "Objects are changed in the thread of the event loop. A script that uses `dxos.sync` changes what "
+                "`db.add` returned, not what it handed in."
+            )
         if self._closed:
             raise ClosedError("The client was closed; call `initialize()` and get the object again.")
         self._gate()
@@ -206,6 +215,13 @@ class Database:
         if not self._sending:
             self._sending = True
             self._spawn(self._send)
+
+    def followed(self, target: EchoObject) -> None:
+        """Hold this object while it has subscribers."""
+        if core_of(target).has_subscribers and not self._closed:
+            self._followed[target.id] = target
+        else:
+            self._followed.pop(target.id, None)
 
     def refer(self, object_id: str) -> EchoObject:
         """The object of that id; if it is not here yet it is asked for, and lacks its properties until then."""
@@ -260,6 +276,7 @@ class Database:
     def end(self) -> None:
         """Send and follow nothing again."""
         self._closed = True
+        self._followed.clear()
         self.pause()
 
     async def _settle(self) -> None:
@@ -304,6 +321,7 @@ class Database:
             for target in changed:
                 if core_of(target).home is None:
                     self._objects.pop(target.id, None)
+                    self._followed.pop(target.id, None)
         else:
             changed = [target for target, state in zip(batch, states, strict=True) if core_of(target).settle(state)]
         self._tell(changed)

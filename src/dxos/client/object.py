@@ -139,8 +139,21 @@ class EchoObject(Owner):
         holder.splice(last, index, delete_count, insert)
 
     def subscribe(self, callback: Callable[[EchoObject], object]) -> Subscription:
-        """Have `callback` called after each change of this object, whoever made it; own edits once per turn."""
-        return self._core.changed.subscribe(callback)
+        """Have `callback` called after each change of this object, whoever made it; own edits once per turn.
+
+        The object stays in memory while it has subscribers, also if nobody else holds it.
+        """
+        core = self._core
+        subscription = core.changed.subscribe(callback)
+        if core.home is not None:
+            core.home.followed(self)
+
+        def end() -> None:
+            subscription.unsubscribe()
+            if core.home is not None:
+                core.home.followed(self)
+
+        return Subscription(end)
 
     def to_dict(self) -> dict[str, Any]:
         """A copy of the properties as plain data; references are `{"/": DXN}`."""

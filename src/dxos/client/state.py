@@ -66,6 +66,10 @@ class Home(Protocol):
         """Say that the object has edits to send."""
         ...
 
+    def followed(self, target: EchoObject) -> None:
+        """Say that the object has a first subscriber, or has lost its last one."""
+        ...
+
     def add(self, value: EchoObject) -> EchoObject: ...
 
     def refer(self, object_id: str) -> EchoObject:
@@ -155,6 +159,11 @@ class Core:
         if self._changed is None:
             self._changed = Signal()
         return self._changed
+
+    @property
+    def has_subscribers(self) -> bool:
+        """Whether anybody is told after each change."""
+        return self._changed is not None and len(self._changed) > 0
 
     def tell(self, target: EchoObject) -> None:
         """Tell whoever wants to know that the object has changed."""

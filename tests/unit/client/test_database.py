@@ -14,6 +14,7 @@ from dxos.client.state import core_of
 from dxos.echo.query import Equals, Not, Or
 from dxos.errors import (
     ClosedError,
+    DeadlineError,
     InvalidValueError,
     NotAllowedError,
     ObjectNotFoundError,
@@ -21,6 +22,7 @@ from dxos.errors import (
     StorageFullError,
     UsageError,
 )
+from dxos.halo.invitation import AuthMethod, InvitationState
 from dxos.limits import UPDATE_OBJECTS_MAX
 from dxos.services.contract import SpaceState
 from dxos.testing.services import FakeNetwork, FakeServices
@@ -304,6 +306,34 @@ async def test_a_refused_object_leaves_the_results_again() -> None:
         assert [one.objects for one in updates] == [(), (milk,), ()]
 
 
+async def test_an_object_with_a_subscriber_stays_although_nobody_holds_it() -> None:
+    async with open_space() as (fake, space):
+        seen: list[str] = []
+        ended, kept = EchoObject(n=1), EchoObject(n=2)
+        ids = [ended.id, kept.id]
+        subscription = ended.subscribe(lambda one: seen.append(one.id))
+        kept.subscribe(lambda one: seen.append(one.id))
+        space.db.add(ended)
+        space.db.add(kept)
+        await space.db.flush()
+        subscription.unsubscribe()
+        del ended, kept, subscription
+        gc.collect()
+        assert [space.db.get_object_by_id(one) is None for one in ids] == [True, False]
+        seen.clear()
+        for one in ids:
+            fake.change(space.id, one, {"n": 3})
+        assert seen == ids[1:]
+
+
+async def test_a_change_in_another_thread_is_refused_at_its_line() -> None:
+    async with open_space() as (_, space):
+        milk = space.db.add({"title": "Milk"})
+        with pytest.raises(UsageError, match="thread"):
+            await anyio.to_thread.run_sync(lambda: milk.update(done=True))
+        assert "done" not in milk
+
+
 async def test_references_are_objects_of_the_same_space() -> None:
     network = FakeNetwork()
     fake = FakeServices(network)
@@ -552,3 +582,35 @@ def test_whatever_is_edited_and_when_both_sides_end_equal(steps: list[tuple[Any,
             assert (one.to_dict(), one.deleted) == (row.data, row.deleted)
 
     anyio.run(run, backend="trio")
+
+
+async def test_waiting_until_another_member_has_everything() -> None:
+    network = FakeNetwork()
+    async with Client(services=FakeServices(network)) as alice, Client(services=FakeServices(network)) as bob:
+        await alice.halo.create_identity("Alice")
+        await bob.halo.create_identity("Bob")
+        space = await alice.create_space(name="Groceries")
+        with pytest.raises(DeadlineError, match="travels"):
+            await space.wait_until_synced(0.01)  # Nobody else is there.
+        invitation = space.create_invitation(auth_method=AuthMethod.NONE)
+        await invitation.wait_for(lambda it: it.state is not InvitationState.INIT)
+        await bob.accept_invitation(invitation.code)
+        milk = space.db.add({"title": "Milk"})
+        assert await space.wait_until_synced(5) is space
+        assert core_of(milk).state is not None
+        (other,) = [one for one in space.members.get() if not one.is_self]
+        assert await space.wait_until_synced(5, member=other) is space
+        with pytest.raises(DeadlineError):
+            await space.wait_until_synced(0.01, member=space.key)
+
+
+async def test_waiting_for_another_member_ends_with_the_client() -> None:
+    async with anyio.create_task_group() as tasks:
+
+        async def wait(space: Space) -> None:
+            with pytest.raises(ClosedError):
+                await space.wait_until_synced()
+
+        async with open_space() as (_, space):
+            tasks.start_soon(wait, space)
+            await anyio.sleep(0.01)
