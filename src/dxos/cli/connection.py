@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Final
 import anyio
 import typer
 
-from dxos.aio import Changes, unwrap_group
+from dxos.aio import unwrap_group
 from dxos.cli.session import Session
+from dxos.errors import DeadlineError
 
 if TYPE_CHECKING:
     from dxos.client.client import Client
@@ -24,8 +25,6 @@ SyncOption = Annotated[
     ),
 ]
 _UNREACHABLE_S: Final = 3.0  # How long a signalling server may take before we say that none answers.
-# A connection that has just been made has not yet said what it lacks, so it seems to lack nothing.
-_QUIET_S: Final = 0.5
 
 
 @asynccontextmanager
@@ -55,37 +54,15 @@ async def sync(session: Session, client: Client, space: Space, seconds: float | 
     with session.output.progress() as progress:
         progress("Waiting for a peer to have the same content …")
         async with network_watched(session, client):
-            done = await wait_until_synced(client, space, seconds)
+            done = await wait_until_synced(space, seconds)
     if not done:
         session.output.say("No peer confirmed to have the same content; it is kept here, and travels later.")
 
 
-async def wait_until_synced(client: Client, space: Space, seconds: float, *, member: PublicKey | None = None) -> bool:
-    """Return when another member, or this one, is online and neither side lacks anything.
-
-    Returns:
-        Whether that was so within that many seconds.
-    """
-    changes = Changes()
-    subscriptions = [one.subscribe(lambda _: changes.notify()) for one in (client.spaces, space.members)]
+async def wait_until_synced(space: Space, seconds: float, *, member: PublicKey | None = None) -> bool:
+    """Whether within that many seconds a member, or this one, is online and neither side lacks anything."""
     try:
-        with anyio.move_on_after(seconds):
-            while True:
-                while not _synced(space, member):
-                    await changes.wait()
-                with anyio.move_on_after(_QUIET_S):
-                    while _synced(space, member):
-                        await changes.wait()
-                if _synced(space, member):
-                    return True
+        await space.wait_until_synced(seconds, member=member)
+    except DeadlineError:
         return False
-    finally:
-        for one in subscriptions:
-            one.unsubscribe()
-
-
-def _synced(space: Space, member: PublicKey | None) -> bool:
-    return space.info.synced and any(
-        one.presence.name == "ONLINE" and not one.is_self and member in (None, one.identity_key)
-        for one in space.members.get()
-    )
+    return True

@@ -68,7 +68,7 @@ async def join(session: Session, client: Client, code: str, auth_code: str | Non
         progress("Fetching the space's content …")
         with anyio.move_on_after(_FETCH_S_MAX) as waiting:
             await space.wait_until_ready()
-            await wait_until_synced(client, space, _FETCH_S_MAX)
+            await wait_until_synced(space, _FETCH_S_MAX)
     if waiting.cancelled_caught:
         output.say("The host went away before everything was here; it will come when a member is online.")
     return space

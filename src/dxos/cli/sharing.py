@@ -113,7 +113,7 @@ async def _host(
                 output.say("The invitation's lifetime is over.")  # One for many guests can end no other way.
             progress("Handing over the space's content …")
             await space.members.wait_for(lambda _: bool(guests.admitted), timeout_s=_HAND_OVER_S_MAX)
-            handed_over = await wait_until_synced(client, space, _HAND_OVER_S_MAX, member=guests.admitted[-1])
+            handed_over = await wait_until_synced(space, _HAND_OVER_S_MAX, member=guests.admitted[-1])
     finally:
         subscription.unsubscribe()
     if handed_over:

@@ -6,7 +6,9 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol, final, overload
 
-from dxos.aio import Subscription
+import anyio
+
+from dxos.aio import Changes, Subscription
 from dxos.client.database import Database, Spawn
 from dxos.client.invitations import (
     AuthenticatingInvitation,
@@ -16,13 +18,14 @@ from dxos.client.invitations import (
 )
 from dxos.client.object import EchoObject
 from dxos.client.observable import MulticastObservable, Source
-from dxos.errors import DxosError, NotAllowedError, SpaceNotReadyError
+from dxos.errors import DeadlineError, DxosError, NotAllowedError, SpaceNotReadyError
 from dxos.halo.invitation import AuthMethod, Invitation
 from dxos.halo.roles import SpaceRole
 from dxos.keys import PublicKey
 from dxos.services.contract import (
     CredentialInfo,
     PipelineState,
+    Presence,
     Services,
     SpaceInfo,
     SpaceMember,
@@ -32,6 +35,7 @@ from dxos.services.contract import (
 
 _READ_ONLY: Final = frozenset({SpaceRole.READER, SpaceRole.REMOVED})
 _ID_CHARS_SHOWN: Final = 8
+_QUIET_S: Final = 0.5
 
 _log = logging.getLogger("dxos.client")
 
@@ -49,6 +53,8 @@ class Space:
         self._state: Source[SpaceState] = Source(SpaceState.CLOSED)
         self._members: Source[tuple[SpaceMember, ...]] = Source(())
         self._pipeline: Source[PipelineState] = Source(info.pipeline)
+        self._received = Changes()
+        self._end_error: DxosError | None = None  # Why the host says nothing more of this space.
 
     # --- What it is ---
 
@@ -141,6 +147,53 @@ class Space:
         if state is SpaceState.ERROR:
             raise self._info.error or SpaceNotReadyError(f"Space {self._short} could not be opened.")
         return self
+
+    async def wait_until_synced(
+        self, timeout_s: float | None = None, *, member: SpaceMember | PublicKey | None = None
+    ) -> Space:
+        """Wait until another member is connected, and neither this side nor a connected one lacks anything.
+
+        What was changed here before is then with every connected peer. While no other member is online there is
+        nobody to say so, and this goes on waiting.
+
+        Args:
+            timeout_s: Seconds to wait; None for ever.
+            member: Who must be online; None: any other member.
+
+        Raises:
+            DeadlineError: It was not so in time.
+            ClosedError: The client was closed, or the space is gone from this device.
+            DxosError: The space could not be opened, or the host refused a change that was on its way.
+
+        Cancelling is safe.
+        """
+        key = member.identity_key if isinstance(member, SpaceMember) else member
+        with anyio.move_on_after(timeout_s):
+            await self.wait_until_ready()
+            await self._db.flush()
+            while True:
+                await self._wait_while(lambda: not self._is_synced(key))
+                # A connection that has just been made has not yet said what it lacks, so it seems to lack nothing.
+                with anyio.move_on_after(_QUIET_S):
+                    await self._wait_while(lambda: self._is_synced(key))
+                if self._is_synced(key):
+                    return self
+        raise DeadlineError(
+            f"No connected member of space {self._short} had the same content in time; it is kept here, and travels "
+            "when a member is online."
+        )
+
+    async def _wait_while(self, condition: Callable[[], bool]) -> None:
+        while condition():
+            if self._end_error is not None:
+                raise self._end_error
+            await self._received.wait()
+
+    def _is_synced(self, member: PublicKey | None) -> bool:
+        return self._info.synced and any(
+            one.presence is Presence.ONLINE and not one.is_self and member in (None, one.identity_key)
+            for one in self._info.members
+        )
 
     async def open(self) -> None:
         """Open the space; remembered over restarts. Returns when it is ready."""
@@ -256,6 +309,7 @@ class Space:
 
     def _receive(self, info: SpaceInfo) -> None:
         self._info = info
+        self._received.notify()
         if info.members != self._members.get():
             self._members._next(info.members)
         if info.pipeline != self._pipeline.get():
@@ -294,6 +348,8 @@ class Space:
 
     def _end(self, error: DxosError) -> None:
         self._db.end()
+        self._end_error = error
+        self._received.notify()
         self._tell(SpaceState.CLOSED)
         for source in (self._state, self._members, self._pipeline):
             source._error(error)

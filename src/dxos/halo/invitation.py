@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import IntEnum
+from enum import Enum
 from typing import Final, TypeVar, final
 from urllib.parse import parse_qs, urlsplit
 
@@ -21,7 +21,8 @@ from dxos.wire import decode, encode, from_key, from_timestamp, to_key, to_times
 from dxos.wire.proto import invitation_pb2, keys_pb2
 
 
-class InvitationType(IntEnum):
+# None of these is an IntEnum, which would print itself as a bare number.
+class InvitationType(int, Enum):
     """How an invitation finds its host."""
 
     INTERACTIVE = 0  # The host that made it waits for the guest.
@@ -29,14 +30,14 @@ class InvitationType(IntEnum):
     MULTIUSE = 2  # Old name of INTERACTIVE with `multi_use`; read as that, never made.
 
 
-class InvitationKind(IntEnum):
+class InvitationKind(int, Enum):
     """What the guest becomes."""
 
     DEVICE = 0  # One more device of the host's identity.
     SPACE = 1  # A member of the host's space.
 
 
-class AuthMethod(IntEnum):
+class AuthMethod(int, Enum):
     """What the guest has to show besides the invitation."""
 
     NONE = 0
@@ -44,7 +45,7 @@ class AuthMethod(IntEnum):
     KNOWN_PUBLIC_KEY = 2  # A signature by the key pair inside the invitation.
 
 
-class InvitationState(IntEnum):
+class InvitationState(int, Enum):
     """How far an invitation has come, on either side."""
 
     INIT = 0
@@ -64,7 +65,7 @@ class InvitationState(IntEnum):
         return self >= InvitationState.SUCCESS
 
 
-Number = TypeVar("Number", bound=IntEnum)
+Number = TypeVar("Number", bound=Enum)
 
 
 @final

@@ -1,12 +1,13 @@
 """What a member may do in a space, and how feeds are designated; the numbers are the wire's."""
 
-from enum import IntEnum
+from enum import Enum
 from typing import Final
 
 from dxos.errors import DecodeError
 
 
-class SpaceRole(IntEnum):
+# Not an IntEnum, which would print itself as a bare number.
+class SpaceRole(int, Enum):
     """The role of one member of one space."""
 
     INVALID = 0
@@ -49,7 +50,7 @@ _WRITERS: Final = _ADMITTERS | {SpaceRole.EDITOR}
 _MEMBERS: Final = _WRITERS | {SpaceRole.READER}
 
 
-class FeedDesignation(IntEnum):
+class FeedDesignation(int, Enum):
     """What a feed of a space carries."""
 
     GENERAL = 0

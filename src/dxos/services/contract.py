@@ -9,7 +9,7 @@ for each change, in order, on the event loop, until `unsubscribe()`. Callbacks m
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum, IntEnum
+from enum import Enum
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
@@ -34,10 +34,24 @@ class Subscription(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a long piece of work is."""
+
+    done: int
+    total: int  # In the same unit, such as documents; 0 if there is nothing to do.
+
+    @property
+    def fraction(self) -> float:
+        """From 0 to 1."""
+        return min(1.0, self.done / self.total) if self.total else 1.0
+
+
 # --- System and network ----------------------------------------------------------------------------------------------
 
 
-class SystemStatus(IntEnum):
+# None of the enums here is an IntEnum, which would print itself as a bare number.
+class SystemStatus(int, Enum):
     """Whether the host works (numbers of 0.8.3; compare by name)."""
 
     INACTIVE = 0
@@ -54,7 +68,7 @@ class SystemService(Protocol):
         ...
 
 
-class SignalState(IntEnum):
+class SignalState(int, Enum):
     """State of the connection to one signalling server."""
 
     CONNECTING = 0
@@ -65,7 +79,7 @@ class SignalState(IntEnum):
     CLOSED = 5
 
 
-class ConnectionState(IntEnum):
+class ConnectionState(int, Enum):
     """Whether this peer takes part in the network."""
 
     OFFLINE = 0
@@ -121,14 +135,14 @@ class Identity:
     profile: Profile
 
 
-class DeviceKind(IntEnum):
+class DeviceKind(int, Enum):
     """Which device."""
 
     CURRENT = 0
     TRUSTED = 1
 
 
-class Presence(IntEnum):
+class Presence(int, Enum):
     """Whether somebody is connected."""
 
     OFFLINE = 0
@@ -264,7 +278,7 @@ class InvitationsService(Protocol):
 # --- Spaces ----------------------------------------------------------------------------------------------------------
 
 
-class SpaceState(IntEnum):
+class SpaceState(int, Enum):
     """Life of a space (numbers of 0.8.3)."""
 
     CLOSED = 1
@@ -327,6 +341,15 @@ class SpaceMessage:
     sent_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class SpaceArchive:
+    """A space in the archive of 0.8.3: a tar file with its documents, their history included."""
+
+    filename: str  # `<space id>.tar`
+    contents: bytes
+    missing: int = 0  # Documents that are not in it, because this device has them not, or damaged.
+
+
 class SpacesService(Protocol):
     """Spaces and their members. A space is named by its id."""
 
@@ -351,6 +374,18 @@ class SpacesService(Protocol):
     def subscribe_messages(self, space_id: str, channel: str, next: Next[SpaceMessage]) -> Subscription: ...
 
     async def query_credentials(self, space_id: str) -> list[CredentialInfo]: ...
+
+    async def export_space(self, space_id: str, next: Next[Progress]) -> SpaceArchive:
+        """Everything in a space that is READY, as one file."""
+        ...
+
+    async def import_space(self, contents: bytes, next: Next[Progress]) -> SpaceInfo:
+        """Make a new space with a copy of what an archive holds; it is READY when this returns.
+
+        Raises:
+            InvalidValueError: It is no archive of a space, or damaged; nothing is left of it.
+        """
+        ...
 
 
 # --- Data ------------------------------------------------------------------------------------------------------------

@@ -311,3 +311,20 @@ def test_importing_the_client_does_not_import_the_host() -> None:
     )
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown", "number"),
+    [
+        (dxos.SpaceState.READY, "SpaceState.READY", 3),
+        (dxos.SpaceRole.OWNER, "SpaceRole.OWNER", 4),
+        (dxos.InvitationState.SUCCESS, "InvitationState.SUCCESS", 5),
+        (dxos.InvitationKind.SPACE, "InvitationKind.SPACE", 1),
+        (dxos.AuthMethod.NONE, "AuthMethod.NONE", 0),
+        (dxos.ConnectionState.ONLINE, "ConnectionState.ONLINE", 1),
+        (dxos.SystemStatus.ACTIVE, "SystemStatus.ACTIVE", 1),
+    ],
+)
+def test_enums_print_by_name_and_keep_their_numbers(value: Any, shown: str, number: int) -> None:
+    assert (str(value), f"{value}") == (shown, shown)
+    assert value == int(value) == number
