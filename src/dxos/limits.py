@@ -117,6 +117,7 @@ DOCUMENTS_PER_SPACE_MAX = 1_000_000
 DOCUMENT_COMPACT_BYTES_MIN = 16 * 1024  # Change chunks of one document before they become a snapshot.
 DOCUMENTS_CACHED_MAX = 256  # Loaded CRDT documents held in memory by one profile.
 DOCUMENTS_CONTESTED_MAX = 1_024  # Documents of one space that claim objects which another document has.
+DOCTOR_FINDINGS_MAX = 10_000  # What one check of a profile lists; what is beyond is counted, and repaired too.
 STRING_SCALAR_CHARS_MIN = 300_000  # 0.8.3: longer strings are scalars, not collaborative text.
 VALUE_DEPTH_MAX = 64
 COLLECTION_QUERY_S = 30.0  # 0.8.3.
@@ -152,5 +153,25 @@ BACKUPS_MAX = 3  # Copies of the database kept from before earlier migrations.
 CHUNKS_PER_DOCUMENT_MAX = 65_536  # Change chunks of one document before they are joined into one.
 CONDITION_TERMS_MAX = 500  # Leaves and joints of one condition; SQLite parses expressions to a depth of 1 000.
 CONDITION_DEPTH_MAX = 64  # Nesting of one condition.
+QUERY_SCAN_ROWS_MAX = 5_000  # A query that would look at more rows has an index made for it; a scan of these is 10 ms.
+QUERY_INDEXES_MAX = 16  # Indexes of one profile that queries had made; each costs about 60 bytes and 2 us an object.
+QUERY_INDEXES_DECLARED_MAX = 48  # Indexes of one profile that applications asked for; SQLite allows 64 in all.
+TEXT_INDEX_BATCH = 250  # Objects whose words are indexed at once, about 5 ms.
+SEARCH_CHARS_MAX = 4_096
+SNIPPET_WORDS = 16
 KEY_FILE_BYTES_MAX = 4_096  # A keyring file is about 210 bytes.
 assert WAL_CHECKPOINT_BYTES < WAL_BYTES_MAX, "a log is copied outside commits before it is copied inside one"
+
+# --- Export and import ----------------------------------------------------------------------------------------------
+ARCHIVE_BYTES_MAX = 1024 * 1024 * 1024  # A space in one piece, as an archive, JSON or CSV: it is held in memory.
+ARCHIVE_METADATA_BYTES_MAX = 64 * 1024
+IMPORT_DOCUMENTS_BATCH = 100  # Documents written in one transaction of an import.
+EXPORT_PAGE_OBJECTS = 200  # Rows read at once by an export.
+PARSE_INLINE_BYTES_MAX = 1024 * 1024  # Longer JSON is parsed by a worker thread.
+
+# --- History --------------------------------------------------------------------------------------------------------
+DIFFERENCE_PAIRS_MAX = 1_000_000  # Pairs of elements or characters compared; beyond, all between is one replacement.
+HISTORY_CHANGES_MAX = 1_000  # Newest changes of a document that are looked at, and returned, by one call.
+HISTORY_SLICE_S = 0.01  # Work on past states before everything else has its turn.
+MOMENTS_PER_DOCUMENT_MAX = 1_024  # Changes of one document whose times are kept when it is compacted.
+BATCH_OBJECTS_MAX = 10_000  # Objects in one atomic batch: about 1.5 s, in which the host does nothing else.

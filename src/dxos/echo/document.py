@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Any, NewType, final
@@ -23,6 +24,7 @@ from dxos.limits import DOCUMENT_BYTES_MAX, STRING_SCALAR_CHARS_MIN, VALUE_DEPTH
 
 Heads = tuple[bytes, ...]  # Hashes of 32 bytes of the latest changes, sorted.
 NodeId = NewType("NodeId", bytes)  # A map, list or text inside one document.
+Writing = NewType("Writing", bytes)  # The operation that put a value at its place; no other of the document is equal.
 
 ROOT = NodeId(core.ROOT)
 # System fields and the way down to an object's data come on top of the depth of a value.
@@ -49,6 +51,17 @@ class NodeKind(Enum):
 
 
 _TYPES = {NodeKind.MAP: core.ObjType.Map, NodeKind.LIST: core.ObjType.List, NodeKind.TEXT: core.ObjType.Text}
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One change of a document."""
+
+    hash: bytes  # 32 bytes; its id.
+    deps: Heads  # The changes that its author had seen last, as their hashes.
+    actor: bytes  # Who wrote it: one copy of the document, usually 16 bytes.
+    raw_bytes: bytes  # The change chunk.
 
 
 @final
@@ -127,6 +140,14 @@ class Document:
         with self._guarded(CorruptionError):
             return [change.raw_bytes for change in self._inner.get_changes(list(heads))]
 
+    def changes(self) -> list[Change]:
+        """All changes, each after what it depends on."""
+        with self._guarded(CorruptionError):
+            return [
+                Change(bytes(one.hash), tuple(map(bytes, one.deps)), bytes(one.actor_id), one.raw_bytes)
+                for one in self._inner.get_changes([])
+            ]
+
     def fork(self, heads: Iterable[bytes] | None = None) -> Document:
         """A copy that writes under its own actor, as of those heads or as of now.
 
@@ -152,21 +173,45 @@ class Document:
         with self._guarded(InvalidValueError, refused), self._inner.transaction() as transaction:
             yield Edit(transaction)
 
-    def to_python(self, path: Path = ()) -> Json | Missing:
+    def to_python(self, path: Path = (), heads: Heads | None = None) -> Json | Missing:
         """The value at a path as plain data; what plain data cannot show is left out, in lists it is None.
+
+        Args:
+            path: Where to read.
+            heads: Changes of this document: the value as it was with them and what they depend on; None: as it is now.
 
         Raises:
             DecodeError: The library fails on this document.
         """
         with self._guarded(DecodeError, "a document that cannot be read"):
+            reader = self._inner if heads is None else _Past(self._inner, heads)
             node: Any = core.ObjType.Map, core.ROOT
             for step in path:
                 if not isinstance(node[0], core.ObjType):
                     return MISSING
-                node = _get(self._inner, node[1], step)
+                node = _get(reader, node[1], step)
                 if node is None:
                     return MISSING
-            return _read(self._inner, node, _DEPTH_MAX)
+            return _read(reader, node, _DEPTH_MAX)
+
+    def writings(self, path: Path, pasts: Sequence[Heads]) -> list[Writing | None]:
+        """Which writing of a map's key, all of whose maps and lists are there now, each of several pasts shows.
+
+        Raises:
+            DecodeError: The library fails on this document.
+        """
+        with self._guarded(DecodeError, "a document that cannot be read"):
+            node: Any = core.ROOT
+            for step in path[:-1]:
+                found = _get(self._inner, node, step)
+                if found is None or not isinstance(found[0], core.ObjType):
+                    return [None] * len(pasts)
+                node = found[1]
+            shown: list[Writing | None] = []
+            for heads in pasts:
+                found = _get(_Past(self._inner, heads), node, path[-1])
+                shown.append(None if found is None else Writing(bytes(found[1])))
+            return shown
 
     def generate_sync_message(self, state: SyncState) -> bytes | None:
         """The next message for a peer, or None while there is nothing to say."""
@@ -405,6 +450,31 @@ def _elements(reader: Any, node: bytes) -> Iterable[Any]:
         nothing = (core.ScalarType.Null, None), b""
         values = [_get(reader, node, index) or nothing for index in range(reader.length(node))]
     return values
+
+
+@final
+class _Past:
+    """Reads a document as it was with certain heads."""
+
+    __slots__ = ("_heads", "_inner")
+
+    def __init__(self, inner: core.Document, heads: Heads) -> None:
+        self._inner, self._heads = inner, list(heads)
+
+    def get(self, node: bytes, step: str | int) -> Any:
+        return self._inner.get(node, step, self._heads)
+
+    def keys(self, node: bytes) -> list[str]:
+        return self._inner.keys(node, self._heads)
+
+    def values(self, node: bytes) -> Any:
+        return self._inner.values(node, self._heads)
+
+    def length(self, node: bytes) -> int:
+        return self._inner.length(node, self._heads)
+
+    def text(self, node: bytes) -> str:
+        return self._inner.text(node, self._heads)
 
 
 def _plain(type_: core.ScalarType, value: Any) -> Json | Missing:

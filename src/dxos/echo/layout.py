@@ -10,10 +10,11 @@ two peers that create the same text at once make one text of both.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast, final
 
-from dxos.echo.document import MISSING, ROOT, Document, Edit, NodeId, NodeKind
+from dxos.echo.document import MISSING, ROOT, Document, Edit, Heads, NodeId, NodeKind
 from dxos.echo.mutation import check_value
 from dxos.echo.rows import KINDS, Kind, ObjectRow, reference, reference_dxn
 from dxos.errors import InvalidKeyError, InvalidValueError
@@ -95,6 +96,46 @@ def add_links(root: Document, links: dict[str, str]) -> None:
                 edit.put_scalar_text(node, object_id, url)
 
 
+def adopt(document: Document, space_key: PublicKey) -> None:
+    """Make a copy of a document one of another space; its history stays.
+
+    Raises:
+        InvalidValueError: It is no document of a space.
+    """
+    with document.edit() as edit:
+        edit.put_fixed_text(_map_of(edit, "access"), "spaceKey", space_key.hex)
+
+
+def replace_links(root: Document, document_ids: Mapping[str, str]) -> int:
+    """Let the links of a copied root lead to the copies of its documents; those that lead nowhere are removed.
+
+    Args:
+        root: The copy of the root.
+        document_ids: Ids of the copies, by those of the documents.
+
+    Returns:
+        How many were removed.
+
+    Raises:
+        InvalidValueError: It is no root.
+    """
+    found = root.to_python(("links",))
+    if not isinstance(found, dict):
+        raise InvalidValueError("the document has no links: it is no root of a space")
+    kept = {object_id: document_ids.get(document_id) for object_id, document_id in links(root).items()}
+    removed = 0
+    with root.edit() as edit:
+        node = _map_of(edit, "links")
+        for object_id in found:
+            copied = kept.get(object_id)
+            if copied is None:
+                edit.delete(node, object_id)
+                removed += 1
+            else:
+                edit.put_scalar_text(node, object_id, DOCUMENT_URL_PREFIX + copied)
+    return removed
+
+
 def links(root: Document) -> dict[str, str]:
     """Document ids by object id, as far as they are valid.
 
@@ -139,6 +180,15 @@ def materialize(document: Document) -> list[ObjectRow]:
         return []
     rows = [_row(object_id, found) for object_id, found in objects.items() if is_object_id(object_id)]
     return [row for row in rows if row is not None]
+
+
+def object_at(document: Document, object_id: str, heads: Heads) -> ObjectRow | None:
+    """An object as it was with certain heads of its document; None if it did not exist.
+
+    Raises:
+        DecodeError: The document cannot be read at all.
+    """
+    return _row(object_id, document.to_python(("objects", object_id), heads))
 
 
 def is_document_id(text: str) -> bool:

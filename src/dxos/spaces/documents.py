@@ -15,6 +15,7 @@ Invariants
 
 import itertools
 import logging
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from typing import TypeVar, final
 from dxos.aio import Listeners, Subscription
 from dxos.echo import edit, layout
 from dxos.echo.document import Document, Heads
+from dxos.echo.history import change_key, chunk_key, chunk_time_ms
 from dxos.echo.layout import ObjectStructure
 from dxos.echo.mutation import Mutation, SetDeleted
 from dxos.echo.query import HasType, Query
@@ -48,6 +50,7 @@ from dxos.limits import (
 )
 from dxos.spaces.queries import to_condition, to_order
 from dxos.store.documents import DocumentStore
+from dxos.store.moments import Moment, MomentStore, Standing
 from dxos.store.objects import ObjectRecord, ObjectStore
 from dxos.store.profile import Profile
 
@@ -56,6 +59,11 @@ _log = logging.getLogger(__name__)
 _UUID_BYTES = 16
 _NO_PLACES: Mapping[str, str] = {}
 _IS_PROPERTIES = HasType(layout.PROPERTIES_TYPE.rpartition(":")[0])  # Of any version.
+
+
+def unix_ms() -> int:
+    """Now, in milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
 
 
 @final
@@ -77,6 +85,16 @@ class ObjectEdit:
     create: ObjectRow | None = None
     mutations: tuple[Mutation, ...] = ()
     base_heads: Heads = ()
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Reversal:
+    """What edits are for that undo or redo own changes."""
+
+    changes: tuple[Moment, ...]
+    standing: Standing  # What becomes of those changes.
+    document_id: str | None = None  # Of the one object that was asked for; None where it was the space.
 
 
 @final
@@ -106,13 +124,18 @@ class Documents:
     Args:
         profile: Where they are kept.
         random: Gives that many random bytes.
+        now_ms: Unix time in milliseconds.
     """
 
-    def __init__(self, profile: Profile, *, random: Callable[[int], bytes]) -> None:
+    def __init__(
+        self, profile: Profile, *, random: Callable[[int], bytes], now_ms: Callable[[], int] = unix_ms
+    ) -> None:
         self._database = profile.database
         self._documents = DocumentStore(profile.database)
         self._objects = ObjectStore(profile.database)
-        self._random = random
+        self._random, self._now_ms = random, now_ms
+        self.moments = MomentStore(profile.database)
+        self._last_moment_ms = self.moments.last_ms()
         self._cache: OrderedDict[str, _Cached] = OrderedDict()
         self._spaces: dict[str, _SpaceDocuments] = {}
         self._listeners: dict[str, Listeners[tuple[StoredObject, ...]]] = {}  # By space; they outlive its closing.
@@ -148,7 +171,7 @@ class Documents:
         document = Document.create()
         layout.make_root(known.key, document)
         layout.add_inline_object(document, properties_id, properties)
-        root_id = self._new_id()
+        root_id = self.new_id()
         with self._database.transaction():
             self._persist(root_id, space, document, ())
         known.root_id = root_id
@@ -279,8 +302,15 @@ class Documents:
 
     # --- Editing --------------------------------------------------------------------------------------------------
 
-    def update(self, space: str, edits: Sequence[ObjectEdit]) -> list[StoredObject]:
+    def update(
+        self, space: str, edits: Sequence[ObjectEdit], *, reversal: Reversal | None = None
+    ) -> list[StoredObject]:
         """Apply edits in one transaction: all or none.
+
+        Args:
+            space: The id of the space.
+            edits: What to do, in this order.
+            reversal: Which own changes the edits undo or redo; None for edits that can be undone themselves.
 
         Returns:
             The new state of each edited object, in the order of `edits`.
@@ -308,6 +338,7 @@ class Documents:
                 for document, before in touched.items():
                     if before:
                         stored += self._persist(document, space, documents[document], before, places)
+                self._note_own(space, edits, {**places, **links}, touched, documents, reversal)
         except BaseException as error:
             for document in touched:
                 self._cache.pop(document, None)
@@ -328,6 +359,30 @@ class Documents:
         self.changed.emit(tuple(one for one, before in touched.items() if before))
         return [states[one.object_id] for one in edits]
 
+    def _note_own(
+        self,
+        space: str,
+        edits: Sequence[ObjectEdit],
+        places: Mapping[str, str],
+        touched: Mapping[str, Heads],
+        documents: Mapping[str, Document],
+        reversal: Reversal | None,
+    ) -> None:
+        """Note when the edited documents were changed; links in the root are nobody's change."""
+        moment_ms = self._last_moment_ms = max(self._now_ms(), self._last_moment_ms + 1)
+        if reversal is not None:
+            self.moments.set_standing(reversal.changes, reversal.standing)
+            if reversal.standing is Standing.UNDONE and reversal.changes:
+                self.moments.spend_undone(space, reversal.document_id, reversal.changes[0].time_ms)
+        standing = Standing.DONE if reversal is None else Standing.SPENT
+        edited = dict.fromkeys(places[one.object_id] for one in edits)
+        self.moments.put(
+            Moment(document, change_key(head), moment_ms, standing)
+            for document in edited
+            for head in documents[document].heads
+            if head not in touched[document]
+        )
+
     def _create(
         self,
         known: _SpaceDocuments,
@@ -345,7 +400,7 @@ class Documents:
         made = layout.make_object_document(known.key, row.object_id, structure)
         if row.deleted:
             edit.apply(made, row.object_id, [SetDeleted(True)])
-        new_id = self._new_id()
+        new_id = self.new_id()
         documents[new_id], touched[new_id], links[row.object_id] = made, (), new_id
 
     def _change(
@@ -420,6 +475,7 @@ class Documents:
             snapshot = document.save()
             stored_bytes = len(snapshot)
             self._documents.replace_with_snapshot(document_id, snapshot, heads)
+            self.moments.thin(document_id)
         if stored_bytes > DOCUMENT_BYTES_MAX:
             # Written, it could never be loaded again.
             raise LimitError("a document would become too large", bytes_max=DOCUMENT_BYTES_MAX)
@@ -514,6 +570,8 @@ class Documents:
                     _log.warning("document %s was damaged; a peer's copy took its place", document_id)
                     self._documents.delete(document_id)
                 stored = self._persist(document_id, space_id, document, before)
+                if document_id != known.root_id:
+                    self._note_received(document_id, document, before)
                 if document_id == known.root_id:
                     known.links = None
                     self._remember(document_id, document, space_id)
@@ -528,6 +586,18 @@ class Documents:
             self._emit(space_id, tuple(stored))
         self._tell(space_id, settled)
         self.changed.emit((document_id,))
+
+    def _note_received(self, document_id: str, document: Document, before: Heads) -> None:
+        """Note when a peer's changes were made: what they say themselves, else when they came; links have no time."""
+        now_ms = self._now_ms()
+        moments = []
+        # The first change made the object, whose id says when.
+        for chunk in document.changes_since(before)[0 if before else 1 :]:
+            told_ms = chunk_time_ms(chunk)
+            if told_ms is not None or before:
+                time_ms = now_ms if told_ms is None else min(told_ms, now_ms)
+                moments.append(Moment(document_id, chunk_key(chunk), time_ms, Standing.FOREIGN))
+        self.moments.put(moments)
 
     def discard(self, document_id: str) -> None:
         """Drop a document from memory: what it holds was refused, or it is unusable."""
@@ -570,7 +640,8 @@ class Documents:
             raise SpaceNotFoundError("no such space is open", space_id=space)
         return known
 
-    def _new_id(self) -> str:
+    def new_id(self) -> str:
+        """An id for a new document."""
         uuid = bytearray(self._random(_UUID_BYTES))
         uuid[6] = uuid[6] & 0x0F | 0x40  # RFC 4122, version 4: JavaScript peers refuse other ids.
         uuid[8] = uuid[8] & 0x3F | 0x80

@@ -50,7 +50,7 @@ class Peer:
         self._tasks, self._random, self._now_ms = tasks, random, now_ms
         feeds = FeedStore(profile.database)
         self._open_storage: Callable[[PublicKey, PublicKey], LogStorage] = feeds.open_in
-        self.documents = Documents(profile, random=random)
+        self.documents = Documents(profile, random=random, now_ms=now_ms)
         self.identity = IdentityKeeper(profile, open_storage=self._open_storage, now_ms=now_ms)
         self.replicator = Replicator(self.documents, own_id=lambda: f"host-{self.identity.required.device_key.hex}")
         self._spaces: Spaces | None = None

@@ -91,6 +91,15 @@ _VERSION_2: Final[Migration] = (
         bytes INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID""",
     "CREATE INDEX reclaimed_by_space ON reclaimed (space)",
+    # When changes were made, as far as it is known here, and whose they are; see `dxos.store.moments`.
+    """CREATE TABLE change_moments (
+        document INTEGER NOT NULL REFERENCES documents (number) ON DELETE CASCADE,
+        change INTEGER NOT NULL,
+        time_ms INTEGER NOT NULL,
+        standing INTEGER NOT NULL,
+        PRIMARY KEY (document, change)
+    ) STRICT, WITHOUT ROWID""",
+    "CREATE INDEX change_moments_by_time ON change_moments (time_ms)",
 )
 
 MIGRATIONS: Final[tuple[Migration, ...]] = (_VERSION_1, _VERSION_2)
