@@ -6,6 +6,7 @@
 Everything that needs the network runs in one task group, renewed each time the network goes online.
 """
 
+import logging
 import math
 import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
@@ -30,6 +31,7 @@ from dxos.wire import decode, type_name
 from dxos.wire.proto import swarm_pb2
 
 OnConnection = Callable[[anyio.abc.ByteStream, PublicKey, bool], Awaitable[None]]
+_log = logging.getLogger(__name__)
 _SWARM_MESSAGE = type_name(swarm_pb2.SwarmMessage)
 _STREAM_ERRORS = (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError)
 
@@ -146,8 +148,8 @@ class Network:
             topology: Whom to connect to; a new object for each swarm.
             on_connection: Is run as a task for each connection, with the stream, the remote's key, which nothing has
                 proven yet, and whether we made the offer. The connection ends when it returns, when it raises a
-                DxosError or an error of the stream, and is cancelled when the swarm is left. At most one runs for
-                each remote.
+                DxosError or an error of the stream, and is cancelled when the swarm is left; what else it raises is
+                a bug, and logged. At most one runs for each remote.
 
         Raises:
             UsageError: The topic is joined already, or there are too many swarms.
@@ -178,11 +180,12 @@ class Network:
         async with self._switching:
             if self._tasks is None:
                 raise ClosedError("the network is closed")
+            if not online and self._online_tasks is not None:
+                self._online_tasks.cancel_scope.cancel()
+            if not online or self._online_tasks is None:
+                await self._offline.wait()  # Also of a switching off that was cancelled.
             if online and self._online_tasks is None:
                 await self._tasks.start(self._run)
-            elif not online and self._online_tasks is not None:
-                self._online_tasks.cancel_scope.cancel()
-                await self._offline.wait()
 
     def spawn(self, task: Callable[[], Coroutine[object, object, None]]) -> bool:
         """Run a task for as long as the network is online; False if it is not."""
@@ -212,14 +215,18 @@ class Network:
         try:
             async with anyio.create_task_group() as tasks:
                 self._online_tasks = tasks
-                tasks.start_soon(self.messenger.run)
-                for swarm in self._swarms.values():
-                    tasks.start_soon(swarm.run)
-                await tasks.start(self._signal.run)
-                self.notify()
-                task_status.started()
+                try:
+                    tasks.start_soon(self.messenger.run)
+                    for swarm in self._swarms.values():
+                        tasks.start_soon(swarm.run)
+                    await tasks.start(self._signal.run)
+                    self.notify()
+                    task_status.started()
+                    await anyio.sleep_forever()
+                finally:
+                    # Before the group closes: nobody starts anything in it while its tasks are ending.
+                    self._online_tasks = None
         finally:
-            self._online_tasks = None
             for stop in stops:
                 stop()
             for swarm in self._swarms.values():
@@ -437,7 +444,10 @@ class Swarm:
         except* DxosError as errors:
             error = str(_lone(errors))
         except* _STREAM_ERRORS:
-            error = "the connection was lost"
+            error = "The connection was lost."
+        except* Exception as bugs:  # noqa: BLE001 - The top of a task: a bug in one connection must not end the others.
+            _log.exception("a bug ended the connection with %s", link.remote.truncate(), exc_info=_lone(bugs))
+            error = "A bug of this package ended the connection; the log says where."
         finally:
             del self._sessions[link.remote]
             item.done.set()
