@@ -130,6 +130,9 @@ DOCUMENT_HEADS_MAX = 4_096  # Concurrent latest changes of one document.
 PEER_ID_CHARS_MAX = 1_024  # The automerge-repo id that a peer gives itself.
 SYNC_CALLS_MAX = 16  # Document messages to one peer that wait for their answer.
 SYNC_CALL_TIMEOUT_S = 30.0
+EPOCH_CHANGES_COMPARED_MAX = 256  # Latest states of a root among which the one that a new epoch copied is looked for.
+COMPACT_DOCUMENTS = 50  # Documents compacted at once: about 20 ms, in which the host does nothing else.
+SHRINK_PAGES = 512  # Pages given back to the disk at once.
 GOSSIP_BYTES_MAX = 64 * 1024
 GOSSIP_CHANNEL_CHARS_MAX = 1_024
 GOSSIP_ID_BYTES_MAX = 65  # 0.8.3 sends 32; each is remembered.
@@ -166,7 +169,7 @@ assert WAL_CHECKPOINT_BYTES < WAL_BYTES_MAX, "a log is copied outside commits be
 ARCHIVE_BYTES_MAX = 1024 * 1024 * 1024  # A space in one piece, as an archive, JSON or CSV: it is held in memory.
 ARCHIVE_METADATA_BYTES_MAX = 64 * 1024
 IMPORT_DOCUMENTS_BATCH = 100  # Documents written in one transaction of an import.
-EXPORT_PAGE_OBJECTS = 200  # Rows read at once by an export.
+EXPORT_PAGE_OBJECTS = 200  # Objects written by an export before everything else has its turn.
 PARSE_INLINE_BYTES_MAX = 1024 * 1024  # Longer JSON is parsed by a worker thread.
 
 # --- History --------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import Final
 
 import typer
 
-from dxos.cli import identity, signal, space
+from dxos.cli import doctor, identity, signal, space
 from dxos.cli import object as objects
 from dxos.cli.command import command, take_common
 from dxos.cli.output import Output, line
@@ -28,6 +28,7 @@ app.add_typer(signal.app, name="signal")
 app.add_typer(identity.app, name="identity")
 app.add_typer(space.app, name="space")
 app.add_typer(objects.app, name="object")
+doctor.register(app)
 
 
 @command(app, "version")

@@ -21,6 +21,7 @@ from dxos.store.invitations import InvitationStore
 from dxos.store.keyring import Keyring
 from dxos.store.metadata import MetadataStore
 from dxos.store.objects import ObjectStore
+from dxos.store.salvage import salvage_database
 
 DATABASE_NAME: Final = "profile.sqlite"
 KEYRING_NAME: Final = "keyring"
@@ -142,6 +143,26 @@ def reset_profile(path: str | os.PathLike[str]) -> None:
         _wipe(folder)
     except OSError as error:
         raise map_os_error(error, "reset the profile") from error
+    finally:
+        lock.release()
+
+
+def salvage_profile(path: str | os.PathLike[str]) -> dict[str, int]:
+    """Make a new database of what can be read in a damaged one, which stays beside it; see `salvage_database`.
+
+    Returns:
+        How many rows each table has now.
+
+    Raises:
+        ProfileLockedError: A process holds the profile.
+        CorruptionError: Nothing can be read.
+        StorageError: The folder cannot be written; the database is as it was.
+    """
+    folder = Path(path)
+    make_private_directory(folder)
+    lock = _Lock(folder / LOCK_NAME)
+    try:
+        return salvage_database(folder / DATABASE_NAME)
     finally:
         lock.release()
 

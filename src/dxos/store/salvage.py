@@ -1,0 +1,169 @@
+"""Makes a new database file of all that can still be read in a damaged one, which is kept beside it.
+
+A damaged page takes the rows on it along, and stops a scan that meets it. So a table is read from its beginning to the
+first bad page, from its end to the last, and between them from wherever reading works again. Every record carries a
+sum or hash of its own, so that what was misread is found by the check that follows.
+"""
+
+import contextlib
+import sqlite3
+from pathlib import Path
+from typing import Final
+
+from dxos.errors import CorruptionError
+from dxos.store.database import Database, Row, map_sqlite_error
+from dxos.store.files import map_os_error, sync_directory
+
+DAMAGED_SUFFIX: Final = ".damaged"
+_ROWID_MAX: Final = 2**63 - 1
+_ERRORS: Final = (sqlite3.Error, UnicodeDecodeError)
+# What follows from the tables named here, and is made anew from them.
+_MADE_ANEW: Final = frozenset({"sqlite_sequence"})
+
+
+def salvage_database(path: Path) -> dict[str, int]:
+    """Put a new file in the place of a damaged one; the profile's lock is held, and nobody has the file open.
+
+    Args:
+        path: Of the database file.
+
+    Returns:
+        How many rows each table has now.
+
+    Raises:
+        CorruptionError: Nothing can be read in the file.
+        StorageError: The new file cannot be written; the old one is as it was.
+    """
+    draft = path.with_name(f"{path.name}.salvage")
+    _remove(draft)
+    try:
+        database = Database(draft)
+        try:
+            with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as damaged:
+                counts = _copy_all(damaged, database)
+        except _ERRORS as error:
+            raise map_sqlite_error(error) from error
+        finally:
+            database.close()
+        if not counts.get("settings") and not counts.get("documents"):
+            raise CorruptionError("nothing can be read in the database file; restore the profile from a backup")
+        kept = path.with_name(path.name + DAMAGED_SUFFIX)
+        _remove(kept)
+        for suffix in ("-wal", ""):  # The log first: a file without its log opens, a log of another file does not.
+            old = path.with_name(path.name + suffix)
+            if old.exists():
+                old.replace(kept.with_name(kept.name + suffix))
+        path.with_name(path.name + "-shm").unlink(missing_ok=True)
+        draft.replace(path)
+        sync_directory(path.parent)
+    except OSError as error:
+        raise map_os_error(error, "salvage the profile") from error
+    finally:
+        _remove(draft)
+    return counts
+
+
+def _copy_all(damaged: sqlite3.Connection, database: Database) -> dict[str, int]:
+    counts = {}
+    for table, without_rowid in _tables(database):
+        columns = _columns(damaged, database, table)
+        if not columns:
+            continue
+        names = ", ".join(f'"{name}"' for name in columns)
+        places = ", ".join("?" * len(columns))
+        insert = f'INSERT OR IGNORE INTO "{table}" ({names}) VALUES ({places})'  # noqa: S608 - Names of our schema.
+        rows = _scan(damaged, table, names) if without_rowid else _read(damaged, table, names)
+        with database.transaction():
+            for row in rows:
+                # A value of the wrong type is refused by the new table: that row is lost.
+                with contextlib.suppress(AssertionError):
+                    database.run(insert, row)
+        found = database.row(f'SELECT count(*) FROM "{table}"')  # noqa: S608
+        assert found is not None
+        counts[table] = int(found[0])
+    return counts
+
+
+def _tables(database: Database) -> list[tuple[str, bool]]:
+    """The tables of the schema that hold what nothing else does, with those first that others refer to."""
+    rows = database.rows("SELECT name, type, wr FROM pragma_table_list WHERE schema = 'main'")
+    tables = [
+        (name, bool(without_rowid))
+        for name, kind, without_rowid in rows
+        if kind == "table" and name not in _MADE_ANEW and not name.startswith("sqlite_")
+    ]
+    return sorted(tables, key=lambda one: (one[0] not in ("spaces", "types"), one[0]))
+
+
+def _columns(damaged: sqlite3.Connection, database: Database, table: str) -> list[str]:
+    wanted = [row[0] for row in database.rows("SELECT name FROM pragma_table_info(?)", (table,))]
+    try:
+        present = {row[0] for row in damaged.execute("SELECT name FROM pragma_table_info(?)", (table,))}
+    except _ERRORS:
+        return []
+    return [name for name in wanted if name in present]
+
+
+def _scan(damaged: sqlite3.Connection, table: str, names: str) -> list[Row]:
+    """What a scan finds until it fails."""
+    found = []
+    with contextlib.suppress(*_ERRORS):
+        for row in damaged.execute(f'SELECT {names} FROM "{table}"'):  # noqa: S608
+            found.append(row)
+    return found
+
+
+def _read(damaged: sqlite3.Connection, table: str, names: str) -> list[Row]:
+    """Every row that can be reached by its number."""
+    found: dict[int, Row] = {}
+
+    def take(where: str, *numbers: int) -> bool:
+        """Whether the scan came to its end."""
+        try:
+            for number, *row in damaged.execute(f'SELECT rowid, {names} FROM "{table}" {where}', numbers):  # noqa: S608
+                found[number] = tuple(row)
+        except _ERRORS:
+            return False
+        return True
+
+    if not take("ORDER BY rowid"):
+        first = max(found, default=-1)
+        take("ORDER BY rowid DESC")
+        last = min((number for number in found if number > first), default=_ROWID_MAX)
+        at = _next_readable(damaged, table, first + 1, last)
+        while at is not None:
+            between = "WHERE rowid >= ? AND rowid < ? ORDER BY rowid"
+            take(f"{between} LIMIT 1", at, last)  # Where a scan fails, Python loses the row before.
+            if take(between, at, last):
+                break
+            at = _next_readable(damaged, table, max(number for number in found if number < last) + 1, last)
+    return [found[number] for number in sorted(found)]
+
+
+def _next_readable(damaged: sqlite3.Connection, table: str, start: int, end: int) -> int | None:
+    """The first number from which reading works again: found by longer and longer jumps, then by halving the last."""
+
+    def is_readable(number: int) -> bool:
+        query = f'SELECT * FROM "{table}" WHERE rowid >= ? AND rowid < ? ORDER BY rowid LIMIT 1'  # noqa: S608
+        try:
+            return damaged.execute(query, (number, end)).fetchone() is not None
+        except _ERRORS:
+            return False
+
+    bad, step = start - 1, 1
+    while not is_readable(start):
+        bad, start, step = start, start + step, 2 * step
+        if start >= end:
+            return None
+    while start - bad > 1:
+        middle = (start + bad) // 2
+        if is_readable(middle):
+            start = middle
+        else:
+            bad = middle
+    return start
+
+
+def _remove(path: Path) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
