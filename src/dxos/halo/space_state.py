@@ -211,6 +211,11 @@ class SpaceState:
             raise ProofError("the genesis is not this space's")
         self.genesis = credential
 
+    def profile_ms(self, identity_key: PublicKey) -> int:
+        """When the profile of an identity that counts here was issued, as Unix time in milliseconds; 0 without one."""
+        known = self._profiles.get(identity_key)
+        return 0 if known is None else known[0][0]
+
     def _take_profile(self, id: PublicKey, credential: Credential, profile: ProfileDocument) -> None:
         subject, rank = subject_of(credential), (from_timestamp(credential.issuance_date), id)
         known = self._profiles.get(subject)

@@ -73,7 +73,7 @@ class IdentityServiceHost:
         return self._required()
 
     async def update_profile(self, profile: Profile) -> Identity:
-        self._peer.identity.update_profile(to_profile_document(profile))
+        await self._peer.update_profile(to_profile_document(profile))
         return self._required()
 
     async def query_credentials(

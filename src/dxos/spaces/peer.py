@@ -107,6 +107,17 @@ class Peer:
         )
         self._spaces.open_all()
 
+    async def update_profile(self, profile: ProfileDocument) -> None:
+        """Replace the identity's profile, and have the members of its open spaces see it.
+
+        Raises:
+            IdentityMissingError: There is no identity.
+        """
+        self.identity.update_profile(profile)
+        for space in self.spaces.all.values():
+            space.publish_profile()
+        await self.sync()
+
     async def sync(self) -> None:
         """Return when everything written before is durable on the disk.
 

@@ -19,7 +19,7 @@ from anyio.abc import ByteStream
 
 from dxos.aio import Changes
 from dxos.echo import repo
-from dxos.errors import DxosError, NotAllowedError, ObjectNotFoundError, SpaceNotReadyError
+from dxos.errors import DxosError, NotAllowedError, ObjectNotFoundError, SpaceNotReadyError, StorageError
 from dxos.feed.storage import LogStorage
 from dxos.halo.genesis import feed_admission
 from dxos.halo.issuer import Issuer
@@ -225,6 +225,24 @@ class Space:
             raise NotAllowedError("nobody changes their own role")
         self.admit(identity_key, role, member.profile)
 
+    def publish_profile(self) -> None:
+        """Have the members see this identity's present profile; without effect if they do, or later if it cannot be.
+
+        It is tried again whenever the space is opened, so what the disk refuses now is not lost.
+        """
+        identity = self._context.identity
+        member = self.pipeline.state.member(identity.identity_key)
+        if member is None or not member.role.is_member or not self.is_running or not self.pipeline.can_write:
+            return
+        if (member.profile or ProfileDocument()) == identity.profile:
+            return
+        # The newest counts, by the clock of whoever issued it: the one that admitted us may be ahead of ours.
+        now_ms = max(self._context.now_ms(), self.pipeline.state.profile_ms(identity.identity_key) + 1)
+        try:
+            self.pipeline.write(self._issuer.member_profile(identity.profile, now_ms=now_ms))
+        except StorageError as error:
+            _log.warning("space %s does not know the new profile yet: %s", self.id, error)
+
     # --- Life -----------------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
@@ -266,6 +284,7 @@ class Space:
                 self.pipeline.advance()
                 if self.role.is_member and self.record.control_feed_key in self.pipeline.control_feeds:
                     self.pipeline.set_writer(self.record.control_feed_key)  # Before anybody is told of READY.
+                    self.publish_profile()
                 self._enter(State.CONTROL_ONLY)
                 async with self._join() as self._swarm:
                     tasks.start_soon(self._follow_root)
@@ -322,6 +341,7 @@ class Space:
             )
             await self._wait_until(lambda: record.control_feed_key in self.pipeline.control_feeds)
         self.pipeline.set_writer(record.control_feed_key)
+        self.publish_profile()
         self._notify()
 
     async def _wait_until(self, condition: Callable[[], bool]) -> None:

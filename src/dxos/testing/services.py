@@ -363,6 +363,9 @@ class _Identity(_Service):
             raise IdentityMissingError("This device has no identity yet.")
         self._host.identity_value = replace(self._host.identity_value, profile=profile)
         self.stream.refresh()
+        for space in self._host.network.spaces.values():
+            if space.role_of(self._host).is_member:
+                self._host._members_changed(space)
         return self._host.identity_value
 
     async def query_credentials(

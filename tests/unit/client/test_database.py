@@ -614,3 +614,11 @@ async def test_waiting_for_another_member_ends_with_the_client() -> None:
         async with open_space() as (_, space):
             tasks.start_soon(wait, space)
             await anyio.sleep(0.01)
+
+
+async def test_a_new_name_is_seen_by_the_members_of_a_space() -> None:
+    async with Client(services=FakeServices()) as client:
+        await client.halo.create_identity("Alice")
+        space = await client.create_space()
+        await client.halo.update_profile("Alicia")
+        await space.members.wait_for(lambda them: them[0].profile.display_name == "Alicia", timeout_s=1)

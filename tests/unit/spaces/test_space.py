@@ -11,10 +11,10 @@ from dxos.errors import AlreadyJoinedError, NotAllowedError, ObjectNotFoundError
 from dxos.halo.roles import SpaceRole
 from dxos.keys import PublicKey
 from dxos.keys.ids import swarm_topic
-from dxos.spaces.space import State
+from dxos.spaces.space import Space, State
 from dxos.testing.peers import Host, agreed, simulated_hosts, until
 from dxos.wire import to_key
-from dxos.wire.proto.credentials_pb2 import SpaceMember
+from dxos.wire.proto.credentials_pb2 import ProfileDocument, SpaceMember
 
 pytestmark = pytest.mark.anyio
 slow = pytest.mark.slow
@@ -323,6 +323,54 @@ async def test_only_admins_change_roles_nobody_the_own_and_nobody_the_owners() -
 
 
 # --- Strangers ----------------------------------------------------------------
+
+
+def name_of(member: Host, seen_by: Host, space: Space) -> str:
+    found = seen_by.space(space.id).pipeline.state.member(member.identity_key)
+    assert found is not None
+    assert found.profile is not None
+    return found.profile.display_name
+
+
+async def test_a_new_name_is_seen_in_every_space_and_written_once() -> None:
+    async with simulated_hosts("alice", "bob", "carol") as (alice, bob, carol):
+        one, two = await alice.create_space(name="One"), await alice.create_space(name="Two")
+        await bob.join(alice, one)
+        await bob.join(alice, two)
+        await carol.join(alice, one)
+        await agreed(one, alice, bob, carol)
+        await bob.peer.update_profile(ProfileDocument(display_name="Robert"))
+        for host, space in ((alice, one), (carol, one), (alice, two)):
+            await until(lambda host=host, space=space: name_of(bob, host, space) == "Robert")  # type: ignore[misc]
+        written = len(bob.space(one.id).pipeline.state.credentials)
+        bob.space(one.id).publish_profile()
+        assert len(bob.space(one.id).pipeline.state.credentials) == written
+        assert name_of(alice, bob, one) == name_of(alice, alice, one)
+
+
+async def test_a_name_that_changed_while_the_space_was_closed_is_told_when_it_opens(tmp_path: Path) -> None:
+    async with simulated_hosts("alice", "bob", folder=tmp_path) as (alice, bob):
+        space = await alice.create_space(name="Groceries")
+        await bob.join(alice, space)
+        await agreed(space, alice, bob)
+        await bob.peer.spaces.set_active(space.id, False)
+        await bob.peer.update_profile(ProfileDocument(display_name="Robert"))
+        await bob.stop()
+        await bob.start()
+        assert name_of(bob, alice, space) != "Robert"
+        await bob.peer.spaces.set_active(space.id, True)
+        await until(lambda: name_of(bob, alice, space) == "Robert")
+
+
+async def test_a_guest_renamed_before_its_feed_was_admitted_is_renamed_later() -> None:
+    async with simulated_hosts("alice", "bob") as (alice, bob):
+        space = await alice.create_space(name="Groceries")
+        alice.sever(bob)
+        joined = bob.accept(alice, space)
+        await bob.peer.update_profile(ProfileDocument(display_name="Robert"))
+        assert not joined.pipeline.can_write
+        alice.mend(bob)
+        await until(lambda: joined.pipeline.can_write and name_of(bob, alice, space) == "Robert")
 
 
 async def test_a_stranger_who_knows_topic_and_keys_gets_nothing() -> None:
