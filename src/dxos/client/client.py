@@ -13,25 +13,30 @@ import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Any, Self, final
+from typing import TYPE_CHECKING, Any, Self, final
 
 import anyio
 from anyio.abc import TaskGroup
 
 from dxos.client.background import BackgroundBlock
 from dxos.client.config import Config
+from dxos.client.database import Database
 from dxos.client.halo import HaloProxy
 from dxos.client.invitations import AuthenticatingInvitation, InvitationsProxy
 from dxos.client.mesh import MeshProxy
 from dxos.client.observable import MulticastObservable, Source, reason
+from dxos.client.router import DbRouter
 from dxos.client.space import Space, SpaceList
 from dxos.errors import ClosedError, DxosError
 from dxos.halo.invitation import Invitation, InvitationEncoder
 from dxos.keys import PublicKey
 from dxos.limits import CLOSE_TIMEOUT_S
 from dxos.services import contract
-from dxos.services.contract import Services, ServicesProvider, SpaceInfo, SystemStatus
+from dxos.services.contract import Next, Progress, Services, ServicesProvider, SpaceInfo, SystemStatus
 from dxos.version import __version__
+
+if TYPE_CHECKING:
+    from dxos.client.serializer import Serializer
 
 _log = logging.getLogger("dxos.client")
 
@@ -55,6 +60,7 @@ class Client:
     ) -> None:
         self._config = config if isinstance(config, Config) else Config(config)
         self._services = services
+        self._router = DbRouter(self._database_of)
         self._status: Source[SystemStatus | None] = Source(None)
         self._lock: anyio.Lock | None = None
         self._block: BackgroundBlock[_Runtime] | None = None
@@ -209,6 +215,29 @@ class Client:
         spaces = self._require().spaces
         return spaces.default if key is None else spaces.get(key)
 
+    @property
+    def db_router(self) -> DbRouter:
+        """The registered types, and the way to any object; it is there before `initialize` too."""
+        return self._router
+
+    def add_schema(self, *types: type) -> None:
+        """Register types: classes derived from `Object` or `Relation`, or models with `typename` and `version`.
+
+        Objects of these types that are known already become typed. Each space gets the schema, in the form that a
+        JavaScript peer reads, when a first object of the type is added to it.
+
+        Raises:
+            UsageError: No type of objects, or another schema has the same name and version.
+        """
+        self._router.add_schema(*types)
+
+    def create_serializer(self) -> Serializer:
+        """What writes spaces as JSON or CSV, and reads them."""
+        from dxos.client.serializer import Serializer
+
+        runtime = self._require()
+        return Serializer(runtime.services, runtime)
+
     def accept_invitation(self, invitation: Invitation | str) -> AuthenticatingInvitation:
         """Accept an invitation to a space.
 
@@ -242,6 +271,10 @@ class Client:
         return f"<Client initialized {self._runtime.halo!r} {len(self._runtime.spaces)} spaces>"
 
     # --- Inside ---
+
+    def _database_of(self, space_id: str) -> Database | None:
+        space = None if self._runtime is None else self._runtime.spaces.get(space_id)
+        return None if space is None else space.db
 
     def _require(self) -> _Runtime:
         if self._runtime is not None:
@@ -283,7 +316,7 @@ class Client:
     @asynccontextmanager
     async def _run(self) -> AsyncIterator[_Runtime]:
         async with self.services as services, anyio.create_task_group() as tasks:
-            runtime = _Runtime(services, tasks)
+            runtime = _Runtime(services, tasks, self._router)
             try:
                 await runtime.open(self._status)
                 yield runtime
@@ -305,8 +338,8 @@ class Client:
 class _Runtime:
     """What exists between `initialize` and `destroy`."""
 
-    def __init__(self, services: Services, tasks: TaskGroup) -> None:
-        self.services, self._tasks = services, tasks
+    def __init__(self, services: Services, tasks: TaskGroup, types: DbRouter) -> None:
+        self.services, self._tasks, self._types = services, tasks, types
         self.mesh = MeshProxy(services.network)
         self.invitations = InvitationsProxy(services.invitations)
         self.halo = HaloProxy(services, self.invitations, self._spawn)
@@ -355,12 +388,18 @@ class _Runtime:
 
     async def create_space(self, properties: Mapping[str, Any] | None = None, /, **more: Any) -> Space:
         """Create a space and wait until it is ready."""
-        info = await self.services.spaces.create_space({**(properties or {}), **more})
+        return await self._received(await self.services.spaces.create_space({**(properties or {}), **more}))
+
+    async def _received(self, info: SpaceInfo) -> Space:
         space = self._by_id.get(info.id)
         if space is None:
             self._receive_spaces((*(one.info for one in self._by_id.values()), info))
             space = self._by_id[info.id]
         return await space.wait_until_ready()
+
+    async def import_archive(self, contents: bytes, progress: Next[Progress]) -> Space:
+        """Make a space of an archive and wait until it is ready."""
+        return await self._received(await self.services.spaces.import_space(contents, progress))
 
     def accept_invitation(self, invitation: Invitation | str) -> AuthenticatingInvitation:
         """Accept an invitation, decoded or not."""
@@ -376,7 +415,8 @@ class _Runtime:
             self.halo._read_credentials()  # The identity notes which spaces it is in.
         for info in infos:
             if info.id not in self._by_id:
-                self._by_id[info.id] = Space(info, self.services, self.invitations, self._spawn)
+                space = self._by_id[info.id] = Space(info, self.services, self.invitations, self._spawn)
+                space.db.use_types(self._types)
         # In the list before their states change, so that whoever hears of a state finds the space.
         spaces = tuple(self._by_id[info.id] for info in infos)
         for info in infos:

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import Any, final
+from typing import Any, TypeVar, final, overload
 from weakref import WeakValueDictionary
 
 import anyio
@@ -21,18 +21,23 @@ import anyio.lowlevel
 
 from dxos.aio import Subscription
 from dxos.client.live import FOREIGN_REFERENCE, plain, references_in
-from dxos.client.object import EchoObject, object_of, set_deleted
+from dxos.client.migration import Migration
+from dxos.client.object import EchoObject, become, object_of, set_deleted
 from dxos.client.query import LiveQuery, Query, QueryUpdate
+from dxos.client.router import DbRouter, SpaceSchemas
 from dxos.client.state import Core, core_of
-from dxos.echo.query import And, Equals, Everything, Filter, Or
+from dxos.client.types import encode_equalities, object_class, object_from
+from dxos.echo.query import And, Equals, Everything, Filter, HasType, Or
 from dxos.echo.query import Query as PlainQuery
-from dxos.echo.rows import reference
+from dxos.echo.rows import ObjectRow, reference
 from dxos.errors import ClosedError, DxosError, InvalidValueError, ObjectNotFoundError, UsageError
 from dxos.keys.ids import is_object_id
 from dxos.limits import UPDATE_OBJECTS_MAX
 from dxos.services import contract
 from dxos.services.contract import DataService, ObjectState, QueryService
 
+T = TypeVar("T", bound=EchoObject)
+Wanted = Filter | PlainQuery | Mapping[str, Any] | type | None
 Spawn = Callable[[Callable[[], Coroutine[Any, Any, None]]], None]
 
 _log = logging.getLogger("dxos.client")
@@ -63,6 +68,9 @@ class Database:
         self._live: set[LiveQuery] = set()
         self._closed = False
         self._thread = threading.get_ident()
+        self._types = DbRouter(lambda _: None)
+        self._type_changes: Subscription | None = None
+        self._schemas = SpaceSchemas(self._find_rows)
 
     @property
     def space_id(self) -> str:
@@ -71,11 +79,15 @@ class Database:
 
     # --- Changing ---
 
-    def add(self, value: Mapping[str, Any] | EchoObject) -> EchoObject:
+    @overload
+    def add(self, value: T) -> T: ...
+    @overload
+    def add(self, value: object) -> EchoObject: ...
+    def add(self, value: object) -> EchoObject:
         """Add an object, or bring a removed one back; what it refers to and is in no space yet is added with it.
 
         Args:
-            value: Properties, or an object made before.
+            value: Properties, an object made before, or an instance of a model whose class is registered.
 
         Returns:
             The object; the same one if it was one. It is durable after the next `flush`.
@@ -84,7 +96,10 @@ class Database:
             InvalidValueError: A value that cannot be stored, or a reference into another space; names where it is.
             NotAllowedError: This identity may only read.
         """
-        target = value if isinstance(value, EchoObject) else EchoObject(value)
+        if isinstance(value, EchoObject):
+            target = value
+        else:
+            target = EchoObject(value) if isinstance(value, Mapping) else object_from(value)
         core = core_of(target)
         if core.home is self:
             set_deleted(target, False)
@@ -92,7 +107,10 @@ class Database:
         if core.home is not None:
             raise UsageError("This object belongs to another space; add a copy of it: `db.add(obj.to_dict())`.")
         self.check_writable()
-        for one in self._with_references(target):
+        coming = self._with_references(target)
+        for one in coming:
+            self._check_type(one)
+        for one in coming:
             new = core_of(one)
             new.home, new.creating, new.state, new.under_way = self, True, None, False
             self._objects[one.id] = one
@@ -106,7 +124,7 @@ class Database:
         waiting = [target]
         while waiting:
             core = core_of(waiting.pop())
-            for object_id in references_in([core.data, core.meta]):
+            for object_id in references_in([core.data, core.meta, *core.ends_stored()]):
                 other = core.references.get(object_id)
                 if other is None or object_id in found:
                     continue
@@ -117,6 +135,47 @@ class Database:
                 elif home is not self:
                     raise InvalidValueError(f"object {core.object_id}: {FOREIGN_REFERENCE}")
         return list(found.values())
+
+    def _check_type(self, target: EchoObject) -> None:
+        """Have the schema of a new object's type stored with it; raises UsageError if its class is not registered."""
+        kind = type(target)
+        if kind is EchoObject:
+            return
+        if self._types.class_of(target.type) is not kind:
+            raise UsageError(f"{kind.__name__} is not registered: `client.add_schema({kind.__name__})` first.")
+        self._schemas.use(object_class(kind).stored_schema())
+
+    async def run_migrations(self, *migrations: Migration[Any]) -> int:
+        """Make the objects of this space that have an older type into objects of a newer one, and flush.
+
+        Doing so again changes only objects that are new since. Peers may do the same at the same time.
+
+        Args:
+            migrations: What `migration` declared, oldest first; their classes are registered if need be.
+
+        Returns:
+            How many times an object was changed.
+
+        Raises:
+            InvalidValueError: What a migration returned does not fit its class; objects before it are changed.
+            NotAllowedError: This identity may only read.
+
+        Cancelling leaves each object either as it was or migrated.
+        """
+        changed = 0
+        for one in migrations:
+            self._types.add_schema(one.source, one.target)
+            found = await Query[EchoObject](
+                self, PlainQuery(HasType(one.source.type_name.dxn), deleted="include")
+            ).run()
+            if found:
+                self.check_writable()
+                self._schemas.use(one.target.stored_schema())
+            for target in found:
+                one.apply(target)
+            changed += len(found)
+        await self.flush()
+        return changed
 
     def remove(self, target: EchoObject) -> None:
         """Remove an object: it disappears from queries, and `add` brings it back.
@@ -170,18 +229,25 @@ class Database:
             return None
         return found
 
-    def query(
-        self, wanted: Filter | PlainQuery | Mapping[str, Any] | None = None, /, **equalities: Any
-    ) -> Query[EchoObject]:
-        """Ask for objects, by a filter of `dxos.echo.query`, by the values of properties, or both.
+    @overload
+    def query(self, wanted: type[T], /, **equalities: Any) -> Query[T]: ...
+    @overload
+    def query(self, wanted: Wanted = None, /, **equalities: Any) -> Query[EchoObject]: ...
+    def query(self, wanted: Wanted = None, /, **equalities: Any) -> Query[Any]:
+        """Ask for objects, by their class, by a filter of `dxos.echo.query`, by the values of properties, or several.
 
         Args:
-            wanted: A filter, a whole query, or a mapping of property names and values.
+            wanted: A class, a filter, a whole query, or a mapping of property names and values.
             equalities: Property names and values; an object stands for a reference to it.
         """
         base = wanted if isinstance(wanted, PlainQuery) else PlainQuery()
         filters: list[Filter] = [] if isinstance(base.filter, Everything) else [base.filter]
-        if isinstance(wanted, Mapping):
+        if isinstance(wanted, type):
+            if wanted is not EchoObject:
+                kind = object_class(wanted)
+                filters.append(HasType(kind.type_name.dxn))
+                equalities = dict(encode_equalities(kind, equalities))
+        elif isinstance(wanted, Mapping):
             equalities = {**wanted, **equalities}
         elif wanted is not None and not isinstance(wanted, PlainQuery):
             filters.append(wanted)
@@ -249,6 +315,20 @@ class Database:
 
     # --- For the space ---
 
+    def use_types(self, types: DbRouter) -> None:
+        """Give objects the classes that are registered there, now and later."""
+        self._types = types
+        self._type_changes = types.changed.subscribe(lambda _: self._retype(list(self._objects.values())))
+
+    def _retype(self, targets: Iterable[EchoObject]) -> None:
+        for target in targets:
+            core = core_of(target)
+            if core.loaded and core.home is self:
+                become(target, self._types.class_of(core.type))
+
+    async def _find_rows(self, query: PlainQuery) -> list[ObjectRow]:
+        return [state.row for state in await self._query.execute(self._space_id, query)]
+
     def open(self) -> bool:
         """Follow the host's rows; whether they were not followed before."""
         if self._rows is not None or self._closed:
@@ -277,6 +357,8 @@ class Database:
         """Send and follow nothing again."""
         self._closed = True
         self._followed.clear()
+        if self._type_changes is not None:
+            self._type_changes.unsubscribe()
         self.pause()
 
     async def _settle(self) -> None:
@@ -291,6 +373,9 @@ class Database:
         turn_left = 0  # Objects of this turn whose edits have been told of and not sent yet.
         try:
             while self._unsent:
+                if self._schemas:
+                    for keeper in await self._schemas.take():
+                        self.add(keeper)
                 if not turn_left:
                     turn_left = len(self._unsent)
                     self._tell(list(self._unsent.values()))
@@ -349,9 +434,11 @@ class Database:
             core.home, core.loaded = self, False
             target = self._objects[core.object_id] = object_of(core)
         core_of(target).receive(state)
+        self._retype([target])
         return target
 
     def _tell(self, changed: Sequence[EchoObject]) -> None:
+        self._retype(changed)
         for target in changed:
             core_of(target).tell(target)
         if changed:
@@ -389,7 +476,7 @@ class Database:
         wanted: dict[str, EchoObject] = {}
         for source in sources:
             core = core_of(source)
-            for object_id in references_in(core.data):
+            for object_id in references_in([core.data, *core.ends_stored()]):
                 if object_id not in core.references:
                     target = self._objects.get(object_id)
                     if target is None:

@@ -20,7 +20,7 @@ from dxos.limits import VALUE_DEPTH_MAX
 if TYPE_CHECKING:
     from dxos.client.object import EchoObject
 
-_DXN: Final = re.compile(r"dxn:echo:(@|B[A-Z2-7]{32}):([0-9A-HJKMNP-TV-Z]{26})")
+DXN: Final = re.compile(r"dxn:echo:(@|B[A-Z2-7]{32}):([0-9A-HJKMNP-TV-Z]{26})")
 _MISSING: Final = object()
 FOREIGN_REFERENCE: Final = "an object of another space cannot be referred to; add a copy of it to this space"
 _NODE_SLOTS: Final = frozenset({"_object", "absent", "parent", "shape", "target"})
@@ -116,7 +116,21 @@ class Node:
         """Where this is in the object now, for an edit; raises UsageError if it was taken out."""
         path = self.find()
         if path is None:
+            path = self._store_default()
+        if path is None:
             raise UsageError("This part was taken out of its object, or replaced; read it from the object again.")
+        return path
+
+    def _store_default(self) -> Path | None:
+        """Give a default that is shown its place in the object, if that is still free."""
+        key, parent = self.absent, self.parent
+        if key is None or parent is None or key in parent.target:
+            return None
+        path = (*parent.path(), key)
+        # Only once: taken out later, it is as any other part that was.
+        object.__setattr__(self, "absent", None)
+        parent.edit(Put(path, copy.deepcopy(self.target)), lambda target: target.__setitem__(key, self.target))
+        self.core.nodes[id(self.target)] = self
         return path
 
     def edit(self, mutation: Mutation, change: Callable[[Any], None]) -> None:
@@ -410,7 +424,7 @@ def place_name(core: Core | None, path: Path) -> str:
 
 def referred(core: Core, dxn: str) -> EchoObject | None:
     """The object that a DXN means; None for one that is elsewhere."""
-    match = _DXN.fullmatch(dxn)
+    match = DXN.fullmatch(dxn)
     if match is None:
         return None
     space, object_id = match.groups()
@@ -424,7 +438,7 @@ def references_in(data: Any) -> Iterator[str]:
     """The ids of the objects that some data refers to by `@`, once for each reference."""
     dxn = reference_dxn(data)
     if dxn is not None:
-        match = _DXN.fullmatch(dxn)
+        match = DXN.fullmatch(dxn)
         if match is not None and match[1] == "@":
             yield match[2]
     elif isinstance(data, dict | list):

@@ -244,7 +244,7 @@ def become(target: EchoObject, kind: type[EchoObject]) -> None:
     """Make an object one of another class, when its type became known; for this package only."""
     if type(target) is kind:
         return
-    target.__class__ = kind
+    object.__setattr__(target, "__class__", kind)  # Past the one of typed objects, which sets fields.
     core = core_of(target)
     for node in list(core.nodes.values()):
         if isinstance(node, Node):

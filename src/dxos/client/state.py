@@ -21,7 +21,7 @@ from weakref import WeakValueDictionary
 
 from dxos.client.observable import Signal
 from dxos.echo.mutation import Mutation, apply_to_row, check
-from dxos.echo.rows import ObjectRow, Path, same_value
+from dxos.echo.rows import ObjectRow, Path, reference, same_value
 from dxos.errors import InvalidValueError, ObjectNotFoundError, UsageError
 from dxos.keys.ids import make_object_id
 from dxos.services.contract import Edit, ObjectState
@@ -194,6 +194,10 @@ class Core:
         if self.ends is None:
             return ObjectRow(self.object_id, type=self.type, deleted=self.deleted, meta=meta, data=data)
         return ObjectRow(self.object_id, "relation", self.type, self.deleted, *self.ends, meta, data)
+
+    def ends_stored(self) -> list[dict[str, str]]:
+        """The references of a relation to what it connects."""
+        return [reference(dxn) for dxn in self.source_and_target if dxn is not None]
 
     @property
     def source_and_target(self) -> tuple[str | None, str | None]:

@@ -544,7 +544,6 @@ class Struct(_Fielded, HasValues, Storable, metaclass=_Meta):
 # --- Models of pydantic, and dataclasses -----------------------------------------------------------------------------
 
 
-@cache
 def object_class(kind: type) -> type[_Typed]:
     """The class of objects for a class that an application hands in: itself, or one made for a model.
 
@@ -554,6 +553,11 @@ def object_class(kind: type) -> type[_Typed]:
     if issubclass(kind, _Typed):
         _name_of(kind)
         return kind
+    return _model_class(cast(Any, kind))
+
+
+@cache
+def _model_class(kind: Any) -> type[_Typed]:
     typename, version = getattr(kind, "typename", None), getattr(kind, "version", None)
     if not is_model(kind) or not isinstance(typename, str) or not isinstance(version, str):
         raise UsageError(
@@ -573,7 +577,7 @@ def object_class(kind: type) -> type[_Typed]:
 
 def object_from(value: object) -> EchoObject:
     """An object from an instance of a model."""
-    cls = object_class(cast(Any, type(value)))
+    cls = object_class(type(value))
     return cls(**dict(_shape(cls).values_of(value) or {}))
 
 
@@ -588,4 +592,7 @@ def encode_equalities(cls: type[_Typed], values: Mapping[str, Any]) -> Iterator[
         found = shape.by_name.get(name) or shape.fields.get(name)
         if found is None:
             raise InvalidValueError(f"{place_name(None, (cls.__name__, name))}: the type has no such property")
-        yield found.key, None if value is None else found.shape.store(value, None, (cls.__name__, name))
+        stored = None if value is None else found.shape.store(value, None, (cls.__name__, name))
+        # An object stands for each way to refer to it.
+        target = value._target if isinstance(value, Ref) else value
+        yield found.key, target if isinstance(target, EchoObject) else stored

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -22,15 +23,19 @@ import anyio
 import anyio.lowlevel
 from anyio.abc import TaskGroup
 
+from dxos.echo.difference import differences, merge_rows
 from dxos.echo.mutation import SetDeleted, apply_to_row, check_value
 from dxos.echo.query import Query, select
+from dxos.echo.revision import Conflict, Revision
 from dxos.echo.rows import ObjectRow
 from dxos.errors import (
     AlreadyJoinedError,
     AuthenticationError,
+    DecodeError,
     DxosError,
     IdentityExistsError,
     IdentityMissingError,
+    InvalidValueError,
     InvitationCancelledError,
     InvitationUsedError,
     NotAllowedError,
@@ -61,6 +66,8 @@ from dxos.services.contract import (
     PipelineState,
     Presence,
     Profile,
+    Progress,
+    SpaceArchive,
     SpaceInfo,
     SpaceMember,
     SpaceMessage,
@@ -72,6 +79,7 @@ from dxos.services.contract import (
 T = TypeVar("T")
 
 AUTH_CODE = "123456"
+_PROPERTIES_TYPE = "dxn:type:dxos.org/type/Properties:0.1.0"
 _KEY_BYTES = 65
 _keys = itertools.count(1)
 
@@ -125,6 +133,17 @@ class _Stream(Generic[T]):
 
 
 @dataclass
+class _Past:
+    """One change of an object; its time is its number, from 1."""
+
+    before: ObjectRow | None
+    after: ObjectRow
+    host: FakeServices | None  # Whose it is; None where it can be undone by nobody.
+    update: int  # Changes of one update have the same number.
+    undone: bool = False
+
+
+@dataclass
 class _SharedSpace:
     """A space, as all hosts of the network see it."""
 
@@ -133,6 +152,7 @@ class _SharedSpace:
     members: list[tuple[FakeServices, SpaceRole]] = field(default_factory=list)
     objects: dict[str, ObjectState] = field(default_factory=dict)
     changes: _Stream[tuple[ObjectState, ...]] = field(default_factory=_Stream)
+    past: list[_Past] = field(default_factory=list)
 
     @property
     def id(self) -> str:
@@ -141,8 +161,9 @@ class _SharedSpace:
     def role_of(self, host: FakeServices) -> SpaceRole:
         return next((role for one, role in self.members if one is host), SpaceRole.INVALID)
 
-    def put(self, row: ObjectRow) -> ObjectState:
+    def put(self, row: ObjectRow, host: FakeServices | None = None, update: int = 0) -> ObjectState:
         before = self.objects.get(row.object_id)
+        self.past.append(_Past(None if before is None else before.row, row, host, update))
         version = 1 if before is None else before.version + 1
         state = ObjectState(row, version, (hashlib.sha256(f"{row.object_id}{version}".encode()).digest(),))
         self.objects[row.object_id] = state
@@ -202,6 +223,7 @@ class FakeServices:
         self.spaces = _Spaces(self)
         self.data = _Data(self)
         self.query = _Query(self)
+        self.history = _History(self)
 
     async def __aenter__(self) -> _Opened:
         await anyio.lowlevel.checkpoint()
@@ -236,11 +258,11 @@ class FakeServices:
             raise SpaceNotFoundError(f"There is no space {space_id} here.")
         return space
 
-    def change(self, space_id: str, object_id: str, data: dict[str, Any]) -> None:
+    def change(self, space_id: str, object_id: str, data: dict[str, Any], *, type: str | None = None) -> None:
         """Change an object as a peer that is no client does."""
         space = self.network.spaces[space_id]
         before = space.objects.get(object_id)
-        row = ObjectRow(object_id, data=data) if before is None else replace(before.row, data=data)
+        row = ObjectRow(object_id, type=type, data=data) if before is None else replace(before.row, data=data)
         space.changes.send((space.put(row),))
 
     @contextmanager
@@ -297,6 +319,7 @@ class _Opened:
         self.spaces = host.spaces
         self.data = host.data
         self.query = host.query
+        self.history = host.history
 
 
 class _Service:
@@ -546,7 +569,7 @@ class _Spaces(_Service):
         check_value(dict(properties))
         object_id = make_object_id(0, bytes(_key(10)))
         space = _SharedSpace(_key(), object_id, [(host, SpaceRole.OWNER)])
-        space.put(ObjectRow(object_id, type="dxn:type:dxos.org/type/Properties:0.1.0", data=dict(properties)))
+        space.put(ObjectRow(object_id, type=_PROPERTIES_TYPE, data=dict(properties)))
         host.network.spaces[space.id] = space
         self.stream.refresh()
         return host._info(space)
@@ -585,6 +608,28 @@ class _Spaces(_Service):
         self._host.shared(space_id)
         return []
 
+    async def export_space(self, space_id: str, next: Next[Progress]) -> SpaceArchive:
+        """Without a CRDT there are no documents: an archive of this host is one for such hosts only."""
+        await self._called("spaces.export_space")
+        rows = [state.row.to_wire() for state in self._host.shared(space_id).objects.values()]
+        next(Progress(len(rows), len(rows)))
+        return SpaceArchive(f"{space_id}.tar", json.dumps(rows).encode())
+
+    async def import_space(self, contents: bytes, next: Next[Progress]) -> SpaceInfo:
+        await self._called("spaces.import_space")
+        try:
+            rows = [ObjectRow.from_wire(one) for one in json.loads(contents)]
+        except (ValueError, TypeError, DecodeError):
+            raise InvalidValueError("this archive cannot be imported: no space archive") from None
+        info = await self.create_space({})
+        assert info.properties_id is not None
+        space = self._host.shared(info.id)
+        for row in rows:
+            is_properties = row.type == _PROPERTIES_TYPE
+            space.put(replace(row, object_id=info.properties_id) if is_properties else row)
+        next(Progress(len(rows), len(rows)))
+        return info
+
 
 class _Data(_Service):
     def subscribe(self, space_id: str, next: Next[tuple[ObjectState, ...]]) -> Subscription:
@@ -599,7 +644,7 @@ class _Data(_Service):
             raise refuse
         space = self._host.shared(space_id)
         rows = [self._apply(space, edit) for edit in edits]
-        states = tuple(space.put(row) for row in rows)
+        states = tuple(space.put(row, self._host, len(space.past)) for row in rows)
         space.changes.send(states)
         return states
 
@@ -634,6 +679,68 @@ class _Query(_Service):
 
     async def count(self, space_id: str, query: Query) -> int:
         return len(await self.execute(space_id, query))
+
+
+class _History(_Service):
+    async def revisions(self, space_id: str, object_id: str, limit: int) -> tuple[Revision, ...]:
+        await self._called("history.revisions")
+        found = [
+            self._revision(number, one)
+            for number, one in enumerate(self._host.shared(space_id).past, start=1)
+            if one.after.object_id == object_id
+        ]
+        return tuple(found[::-1][:limit])
+
+    def _revision(self, number: int, one: _Past) -> Revision:
+        own, author = one.host is self._host, bytes(self._host.device_key)[:16]
+        id_ = number.to_bytes(32, "big")
+        return Revision(id_, one.after.object_id, number, own, author, differences(one.before, one.after))
+
+    async def object_at(self, space_id: str, object_id: str, moment: int | bytes) -> ObjectRow | None:
+        await self._called("history.object_at")
+        return self._rows_at(space_id, moment).get(object_id)
+
+    async def space_at(self, space_id: str, moment_ms: int, query: Query) -> tuple[ObjectRow, ...]:
+        await self._called("history.space_at")
+        return tuple(select(query, self._rows_at(space_id, moment_ms).values()))
+
+    def _rows_at(self, space_id: str, moment: int | bytes) -> dict[str, ObjectRow]:
+        number = int.from_bytes(moment, "big") if isinstance(moment, bytes) else moment
+        return {one.after.object_id: one.after for one in self._host.shared(space_id).past[:number]}
+
+    async def conflicts(self, space_id: str, object_id: str) -> tuple[Conflict, ...]:
+        await self._called("history.conflicts")
+        return ()  # One edit is applied after the other here.
+
+    async def undo(self, space_id: str, object_id: str | None = None) -> tuple[ObjectState, ...]:
+        await self._called("history.undo")
+        return self._reverse(space_id, object_id, undone=False)
+
+    async def redo(self, space_id: str, object_id: str | None = None) -> tuple[ObjectState, ...]:
+        await self._called("history.redo")
+        return self._reverse(space_id, object_id, undone=True)
+
+    def _reverse(self, space_id: str, object_id: str | None, *, undone: bool) -> tuple[ObjectState, ...]:
+        space = self._host.shared(space_id)
+        mine = [one for one in space.past if one.host is self._host and object_id in (None, one.after.object_id)]
+        done = [one for one in mine if not one.undone]
+        if undone:
+            latest = done[-1].update if done else -1
+            found = next((one for one in mine if one.undone and one.update > latest), None)
+        else:
+            found = done[-1] if done else None
+        if found is None:
+            return ()
+        rows = []
+        for one in mine:
+            if one.update == found.update and one.undone is undone:
+                one.undone = not undone
+                before = one.before or replace(one.after, deleted=True)
+                base, wanted = (before, one.after) if undone else (one.after, before)
+                rows.append(merge_rows(base, wanted, space.objects[one.after.object_id].row))
+        states = tuple(space.put(row) for row in rows)
+        space.changes.send(states)
+        return states
 
 
 def _check_contract(fake: FakeServices) -> None:

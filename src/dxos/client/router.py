@@ -1,0 +1,137 @@
+"""`DbRouter`: which class the objects of a type have, where objects are, and which schemas a space still lacks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final, final
+
+from dxos.aio import Listeners
+from dxos.client.live import DXN
+from dxos.client.object import EchoObject
+from dxos.client.types import Object, Relation, object_class
+from dxos.echo.query import And, Equals, HasType, Query
+from dxos.echo.rows import ObjectRow
+from dxos.echo.schema import SCHEMA_TYPE, StoredSchema, TypeName
+from dxos.errors import DxosError, InvalidKeyError, ObjectNotFoundError, UsageError
+
+if TYPE_CHECKING:
+    from dxos.client.database import Database
+
+ObjectClass = type[Object] | type[Relation[Any, Any]]
+
+_TYPE_PREFIX: Final = "dxn:type:"
+_log = logging.getLogger("dxos.client")
+
+
+@final
+class DbRouter:
+    """The types that an application has registered, and the way to any object; made by the client.
+
+    Args:
+        database_of: Gives the database of a space that this identity has, by the space's id.
+    """
+
+    def __init__(self, database_of: Callable[[str], Database | None]) -> None:
+        self._database_of = database_of
+        self._classes: dict[str, ObjectClass] = {}  # By DXN.
+        self.changed: Listeners[None] = Listeners()
+
+    @property
+    def types(self) -> tuple[ObjectClass, ...]:
+        """The registered classes, in the order in which they came."""
+        return tuple(self._classes.values())
+
+    def add_schema(self, *types: type) -> None:
+        """Register classes: derived from `Object` or `Relation`, or models with `typename` and `version`.
+
+        Raises:
+            UsageError: No type of objects, or another schema has the same name and version.
+        """
+        new: dict[str, ObjectClass] = {}
+        for one in types:
+            made: Any = object_class(one)
+            name: TypeName = made.type_name
+            known = new.get(name.dxn) or self._classes.get(name.dxn)
+            # The same class again, from a cell of a notebook that ran twice, is no other schema.
+            if known is not None and known is not made and known.stored_schema() != made.stored_schema():
+                raise UsageError(
+                    f"{made.__name__}: another schema is called {name.typename} {name.version} already; give this one "
+                    "a higher version"
+                )
+            new[name.dxn] = made
+        self._classes |= new
+        self.changed.emit(None)
+
+    def get_type(self, name: str) -> ObjectClass | None:
+        """The class of a type, by `dxn:type:<typename>:<version>`, or by the typename: then the highest version."""
+        if name.startswith(_TYPE_PREFIX):
+            return self._classes.get(name)
+        found = [one for one in self._classes.values() if one.type_name.typename == name]
+        return max(found, key=lambda one: tuple(map(int, one.type_name.version.split("."))), default=None)
+
+    async def get_object(self, dxn: str) -> EchoObject:
+        """An object by `dxn:echo:<space id>:<object id>`.
+
+        Raises:
+            InvalidKeyError: Not such a DXN.
+            ObjectNotFoundError: This identity has no such space, or the space no such object.
+        """
+        match = DXN.fullmatch(dxn)
+        if match is None or match[1] == "@":
+            raise InvalidKeyError(f"{dxn!r:.80} names no object; write dxn:echo:<space id>:<object id>")
+        database = self._database_of(match[1])
+        if database is None:
+            raise ObjectNotFoundError(f"This identity has no space {match[1]}.")
+        return await database.get(match[2])
+
+    def class_of(self, dxn: str | None) -> type[EchoObject]:
+        """The class that objects of a type have: a registered one, or that of objects without a known type."""
+        return EchoObject if dxn is None else self._classes.get(dxn, EchoObject)
+
+    def __repr__(self) -> str:
+        return f"<DbRouter {len(self._classes)} types>"
+
+
+@final
+class SpaceSchemas:
+    """Which types are in use in one space, and which of their schemas the space does not keep yet.
+
+    Args:
+        find: Asks the space's rows.
+    """
+
+    def __init__(self, find: Callable[[Query], Any]) -> None:
+        self._find = find
+        self._kept: set[str] = set()
+        self._lacking: dict[str, StoredSchema] = {}
+
+    def use(self, schema: StoredSchema) -> None:
+        """An object of this type was made."""
+        if schema.name.dxn not in self._kept:
+            self._lacking[schema.name.dxn] = schema
+
+    def __bool__(self) -> bool:
+        return bool(self._lacking)
+
+    async def take(self) -> list[EchoObject]:
+        """The objects to add, which keep what is lacking; where the space cannot be asked, it is asked again later."""
+        lacking, self._lacking = self._lacking, {}
+        made = []
+        for dxn, schema in lacking.items():
+            try:
+                found: Iterable[ObjectRow] = await self._find(_keeps(schema.name))
+            except DxosError as error:
+                _log.warning("The schema of %s could not be stored: %s", dxn, error)
+                continue
+            self._kept.add(dxn)
+            if not any(StoredSchema.from_data(row.data) is not None for row in found):
+                keeper = EchoObject(type=SCHEMA_TYPE)
+                keeper.update(schema.to_data(keeper.id))
+                made.append(keeper)
+        return made
+
+
+def _keeps(name: TypeName) -> Query:
+    typename, version = Equals(("typename",), name.typename), Equals(("version",), name.version)
+    return Query(And((HasType(SCHEMA_TYPE), typename, version)))
