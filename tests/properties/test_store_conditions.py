@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from dxos.echo import query
 from dxos.echo.rows import ObjectRow
-from dxos.store.conditions import And, Condition, Equals, IdIn, Not, Or, TypeIs
+from dxos.spaces.queries import to_condition, to_order
+from dxos.store.conditions import And, Condition, Equals, Not, Or
 from dxos.store.database import Database
 from dxos.store.documents import DocumentStore
 from dxos.store.objects import ObjectRecord, ObjectStore
@@ -28,22 +29,39 @@ scalars = st.one_of(
 )
 values = st.recursive(
     scalars,
-    lambda inner: st.one_of(st.lists(inner, max_size=2), st.dictionaries(texts, inner, max_size=2)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=2),
+        st.dictionaries(texts, inner, max_size=2),
+        st.sampled_from(["dxn:echo:@:A", "dxn:echo:@:B"]).map(lambda dxn: {"/": dxn}),
+        st.just({"/": "dxn:echo:@:A", "x": 1}),
+    ),
     max_leaves=6,
 )
 data = st.dictionaries(texts, values, max_size=3)
 types = st.sampled_from([None, "dxn:type:a:1", "dxn:type:a:2", "dxn:type:b:1"])
 paths = st.lists(st.one_of(texts, st.integers(-1, 2)), min_size=1, max_size=3).map(tuple)
+searches = st.sampled_from(["a", "b*", "é", "É", "ab", '"a b"', "a b", "1", "ß", "ss*", "İ", "x™*", "null"])
+DXNS = ("dxn:echo:@:A", "dxn:echo:@:B")
+INDEXED: tuple[tuple[str | int, ...], ...] = (("a",), ("b",), ("a.b",), ("1",), ("a", 0), ("a", "b"), ("é",))
 
 
 def filters(known: list[dict[str, Any]]) -> st.SearchStrategy[query.Filter]:
     pairs = [(path, value) for one in known for path, value in walk(one)] or [(("a",), None)]
+    some = st.one_of(st.sampled_from(pairs).map(lambda pair: pair[0]), st.sampled_from(INDEXED), paths)
     leaves = st.one_of(
         st.sampled_from(pairs).map(lambda pair: query.Equals(*pair)),
         st.builds(query.Equals, st.sampled_from(pairs).map(lambda pair: pair[0]), scalars),
         st.builds(query.Equals, paths, scalars),
         st.builds(query.HasType, st.sampled_from([None, "dxn:type:a:1", "dxn:type:a", "dxn:type"])),
         st.builds(query.HasId, st.lists(st.sampled_from("012x"), max_size=2).map(tuple)),
+        st.builds(query.Compare, some, st.sampled_from(["<", "<=", ">", ">="]), comparables(known)),
+        st.builds(query.OneOf, some, st.lists(scalars, max_size=3).map(tuple)),
+        st.builds(query.Contains, some, st.one_of(scalars, st.sampled_from(DXNS).map(lambda dxn: {"/": dxn}))),
+        st.builds(query.Missing, some),
+        st.builds(query.Matches, st.one_of(st.just(()), some), searches),
+        st.builds(query.Refers, st.one_of(st.none(), some), st.lists(st.sampled_from(DXNS), max_size=2).map(tuple)),
+        st.builds(query.HasSource, st.lists(st.sampled_from(DXNS), max_size=2).map(tuple)),
+        st.builds(query.HasTarget, st.lists(st.sampled_from(DXNS), max_size=2).map(tuple)),
     )
     return st.recursive(
         leaves,
@@ -56,6 +74,12 @@ def filters(known: list[dict[str, Any]]) -> st.SearchStrategy[query.Filter]:
     )
 
 
+def comparables(known: list[dict[str, Any]]) -> st.SearchStrategy[int | float | str]:
+    there = [value for one in known for _, value in walk(one) if type(value) in (int, float, str)]
+    drawn = st.one_of(texts, st.integers(-(2**70), 2**70), st.floats(allow_nan=False, allow_infinity=False))
+    return st.one_of(st.sampled_from(there), drawn) if there else drawn
+
+
 def walk(value: Any, path: tuple[str | int, ...] = ()) -> list[tuple[tuple[str | int, ...], Any]]:
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     here = [(path, value)] if path and "-0.0" not in repr(value) else []
@@ -64,12 +88,7 @@ def walk(value: Any, path: tuple[str | int, ...] = ()) -> list[tuple[tuple[str |
 
 def translated(filter: query.Filter) -> Condition:
     match filter:
-        case query.Everything():
-            return And(())
-        case query.HasType(type_):
-            return TypeIs(type_)
-        case query.HasId(object_ids):
-            return IdIn(object_ids)
+        # Lists and maps too, which the store can compare although clients do not ask for it.
         case query.Equals(path, value):
             return Equals(path, value)
         case query.And(filters):
@@ -78,27 +97,76 @@ def translated(filter: query.Filter) -> Condition:
             return Or(tuple(map(translated, filters)))
         case query.Not(inner):
             return Not(translated(inner))
+    return to_condition(query.Query(filter, deleted="include"))
 
 
-database = Database(None)
-DocumentStore(database).append("doc", "space", [b"x"], [])
-store = ObjectStore(database)
+def opened(*, indexed: bool) -> tuple[Database, ObjectStore]:
+    database = Database(None)
+    DocumentStore(database).append("doc", "space", [b"x"], [])
+    store = ObjectStore(database)
+    for path in INDEXED if indexed else ():
+        store.fields.make(path, by_type=path == ("b",), declared=True)
+    return database, store
+
+
+plain, indexed = opened(indexed=False), opened(indexed=True)
+
+
+def put(store: ObjectStore, rows: list[ObjectRow]) -> None:
+    records = [
+        ObjectRecord(row.object_id, "doc", "object", row.type, False, row.source, row.target, {}, row.data)
+        for row in rows
+    ]
+    store.put("space", records)
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_sql_and_python_agree(draws: st.DataObject) -> None:
     known = draws.draw(st.lists(data, min_size=1, max_size=3))
-    rows = [ObjectRow(str(i), type=draws.draw(types), data=one) for i, one in enumerate(known)]
+    links = st.sampled_from([None, *DXNS])
+    rows = [
+        ObjectRow(str(i), "object", draws.draw(types), False, draws.draw(links), draws.draw(links), {}, one)
+        for i, one in enumerate(known)
+    ]
     wanted = draws.draw(filters(known))
-    database.run("DELETE FROM objects")
-    store.put(
-        "space",
-        [ObjectRecord(row.object_id, "doc", "object", row.type, False, None, None, {}, row.data) for row in rows],
-    )
     expected = [row.object_id for row in rows if query.matches(wanted, row)]
+    assert query.from_wire(query.to_wire(wanted)) == wanted
     condition = translated(wanted)
-    found = store.select("space", condition)
-    assert [one.object_id for one in found] == expected
-    assert store.count("space", Not(condition)) == len(rows) - len(expected)
-    assert [one.data for one in store.select("space")] == [row.data for row in rows]
+    for database, store in (plain, indexed):
+        database.run("DELETE FROM objects")
+        put(store, [ObjectRow(row.object_id, data={"a": 1}) for row in rows])
+        put(store, rows)
+        found = store.select("space", condition)
+        assert [one.object_id for one in found] == expected
+        assert store.count("space", Not(condition)) == len(rows) - len(expected)
+        assert [one.data for one in store.select("space")] == [row.data for row in rows]
+
+
+simple = st.one_of(st.none(), st.booleans(), st.integers(-2, 2), st.sampled_from([0.5, "", "a", "b", [], {"x": 1}]))
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.dictionaries(st.sampled_from("ab"), simple), max_size=6),
+    st.lists(st.tuples(st.sampled_from("ab"), st.booleans()), max_size=2),
+    st.sampled_from([None, 0, 2]),
+    st.integers(0, 2),
+)
+def test_sql_and_python_agree_on_order(
+    known: list[dict[str, Any]], orders: list[tuple[str, bool]], limit: int | None, offset: int
+) -> None:
+    rows = [ObjectRow(str(i), type="dxn:type:a:1", data=one) for i, one in enumerate(known)]
+    wanted = query.Query(
+        query.HasType("dxn:type:a:1"),
+        order=tuple(query.Order((name,), descending) for name, descending in orders),
+        limit=limit,
+        offset=offset,
+    )
+    for database, store in (plain, indexed):
+        database.run("DELETE FROM objects")
+        put(store, rows)
+        found = store.select(
+            "space", to_condition(wanted), order=to_order(wanted), limit=wanted.limit, offset=wanted.offset
+        )
+        assert [one.object_id for one in found] == [row.object_id for row in query.select(wanted, rows)]

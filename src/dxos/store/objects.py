@@ -3,27 +3,49 @@
 # ruff: noqa: S608 - the statements are put together from constants of this module; values are parameters.
 
 import json
+import logging
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, final
 
-from dxos.errors import CorruptionError
+from dxos.errors import CorruptionError, StorageFullError
+from dxos.limits import QUERY_SCAN_ROWS_MAX
 from dxos.store.checksum import check_sum, checked
 from dxos.store.conditions import (
+    HOLDS_FUNCTION,
     PROPERTY_FUNCTION,
+    TYPES_NAMED,
+    And,
     Condition,
+    IdIn,
+    LinkIs,
+    Matches,
     Order,
+    Path,
+    Refers,
+    TypeIs,
+    about,
     canonical_json,
+    holds,
+    indexable,
+    is_narrow,
     order_to_sql,
     property_text,
+    searches,
     to_sql,
+    type_of,
+    words_sql,
 )
 from dxos.store.database import Database, Parameter, Row
 from dxos.store.documents import Heads, unpack_heads
+from dxos.store.indexes import FieldIndexes, WordIndex
 from dxos.store.numbering import space_number
 
 JsonObject = dict[str, Any]
 
+_log = logging.getLogger(__name__)
+_INDEX_USED: Final = re.compile(r"\bobjects USING (?:COVERING )?INDEX (\w+)")
 _COLUMNS: Final = (
     "objects.id, documents.id, objects.kind, types.name, objects.deleted, objects.source, objects.target,"
     " objects.meta, objects.data, objects.version, documents.heads, objects.check_sum"
@@ -65,12 +87,25 @@ class ObjectRecord:
 
 
 @final
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a query is answered."""
+
+    steps: tuple[str, ...]  # In SQLite's words.
+    index: str | None  # What leads to the rows: `done`, `type done`, `id`, `type`, `words`, …; None: all are read.
+    rows: int  # How many objects are looked at, where no limit ends it earlier.
+
+
+@final
 class ObjectStore:
     """The rows of one profile; an object's row is put in the transaction of the change that made it so."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         database.define_function(PROPERTY_FUNCTION, 2, property_text)
+        database.define_function(HOLDS_FUNCTION, 2, holds)
+        self.fields: Final = FieldIndexes(database)
+        self.words: Final = WordIndex(database)
 
     def __repr__(self) -> str:
         return f"<ObjectStore in {self._database!r}>"
@@ -148,6 +183,8 @@ class ObjectStore:
     ) -> list[ObjectRecord]:
         """The objects of a space that meet a condition, by default all, in the order of their ids.
 
+        A query that would look at too many rows has an index made for it first.
+
         Args:
             space_id: Where to look; an unknown space is empty.
             condition: What they meet; deleted objects are among them unless it says otherwise.
@@ -159,24 +196,138 @@ class ObjectStore:
             InvalidValueError: The condition is larger than the limits allow.
             CorruptionError: A row is damaged; `detail["document_id"]`, if present, says what it can be made anew from.
         """
-        assert offset >= 0, "a count is not negative"
-        assert limit is None or limit >= 0, "a count is not negative"
-        where, parameters = ("1", []) if condition is None else to_sql(condition)
-        order_by, order_parameters = order_to_sql(order)
+        statement, parameters = self._select(space_id, condition, order, limit, offset)
+        return [_record(row) for row in self._database.rows(statement, parameters)]
+
+    def search(
+        self,
+        space_id: str,
+        search: str,
+        condition: Condition | None = None,
+        *,
+        limit: int | None = None,
+        offset: int = 0,
+    ) -> list[tuple[ObjectRecord, float]]:
+        """What a search of `dxos.words` finds, the best first, each with how good it is (BM25, more is better).
+
+        Args:
+            space_id: Where to look.
+            search: What the texts of the objects have.
+            condition: What the objects meet besides.
+            limit: How many at most; None for all.
+            offset: How many of the best are left out.
+
+        Raises:
+            InvalidValueError: There is no word in the search.
+            CorruptionError: A row is damaged.
+        """
+        self._catch_up()
+        where, parameters = self._where(space_id, condition, ())
         rows = self._database.rows(
-            f"SELECT {_COLUMNS} FROM {_TABLES} WHERE {_IN_SPACE} AND {where} ORDER BY {order_by} LIMIT ? OFFSET ?",
-            [space_id, *parameters, *order_parameters, -1 if limit is None else limit, offset],
+            f"SELECT {_COLUMNS}, object_words.rank FROM object_words"
+            " CROSS JOIN objects ON objects.number = object_words.rowid"
+            " JOIN documents ON documents.number = objects.document LEFT JOIN types ON types.number = objects.type"
+            f" WHERE object_words MATCH ? AND {_IN_SPACE} AND {where}"
+            " ORDER BY object_words.rank, objects.id LIMIT ? OFFSET ?",
+            [words_sql(search), space_id, *parameters, -1 if limit is None else limit, offset],
         )
-        return [_record(row) for row in rows]
+        return [(_record(row[:-1]), -row[-1]) for row in rows]
 
     def count(self, space_id: str, condition: Condition | None = None) -> int:
         """How many objects of a space meet a condition."""
-        where, parameters = ("1", list[Parameter]()) if condition is None else to_sql(condition)
+        where, parameters = self._where(space_id, condition, ())
         found = self._database.row(
             f"SELECT count(*) FROM objects WHERE {_IN_SPACE} AND {where}", [space_id, *parameters]
         )
         assert found is not None
         return int(found[0])
+
+    def explain(
+        self,
+        space_id: str,
+        condition: Condition | None = None,
+        *,
+        order: Sequence[Order] = (),
+        limit: int | None = None,
+        offset: int = 0,
+    ) -> Plan:
+        """How `select` answers; it makes the same indexes."""
+        statement, parameters = self._select(space_id, condition, order, limit, offset)
+        steps = [str(row[3]) for row in self._database.rows(f"EXPLAIN QUERY PLAN {statement}", parameters)]
+        index, paths, by = self._used(steps[0] if steps else "")
+        leads = about(condition, paths, by=by)
+        where, found = to_sql(And(tuple(leads)), paths, self._type_numbers)
+        (rows,) = self._database.row(
+            f"SELECT count(*) FROM objects WHERE {_IN_SPACE} AND {where}", [space_id, *found]
+        ) or (0,)
+        return Plan(tuple(steps), index, rows)
+
+    def _used(self, step: str) -> tuple[str | None, list[Path], tuple[type[Condition], ...]]:
+        """The index of a plan's first step, for people; the paths and the kinds of conditions that it looks up."""
+        found = _INDEX_USED.search(step)
+        name = found.group(1) if found else ""
+        for field in self.fields.all():
+            if field.name == name:
+                path = ".".join(map(str, field.path))
+                return (f"type {path}", [field.path], (TypeIs,)) if field.by_type else (path, [field.path], ())
+        if name == "objects_by_type" and "type=?" in step:
+            return "type", [], (TypeIs,)
+        if name in ("objects_by_source", "objects_by_target"):
+            return name.rpartition("_")[2], [], (LinkIs,)
+        if "INTEGER PRIMARY KEY" in step:
+            return "references or words", [], (Refers, Matches)
+        return ("id", [], (IdIn,)) if "id=?" in step else (None, [], ())
+
+    def _select(
+        self, space_id: str, condition: Condition | None, order: Sequence[Order], limit: int | None, offset: int
+    ) -> tuple[str, list[Parameter]]:
+        assert offset >= 0, "a count is not negative"
+        assert limit is None or limit >= 0, "a count is not negative"
+        where, parameters = self._where(space_id, condition, order)
+        order_by, order_parameters = order_to_sql(order)
+        return (
+            f"SELECT {_COLUMNS} FROM {_TABLES} WHERE {_IN_SPACE} AND {where} ORDER BY {order_by} LIMIT ? OFFSET ?",
+            [space_id, *parameters, *order_parameters, -1 if limit is None else limit, offset],
+        )
+
+    def _where(self, space_id: str, condition: Condition | None, order: Sequence[Order]) -> tuple[str, list[Parameter]]:
+        if searches(condition):
+            self._catch_up()
+        self._index_for(space_id, condition, order)
+        if condition is None:
+            return "1", []
+        type_ = type_of(condition)
+        indexed = {one.path for one in self.fields.all() if type_ is not None or not one.by_type}
+        return to_sql(condition, indexed, self._type_numbers)
+
+    def _catch_up(self) -> None:
+        while self.words.catch_up():
+            pass
+
+    def _type_numbers(self, name: str) -> list[int]:
+        return [number for (number,) in self._database.rows(TYPES_NAMED, (name, name + ":"))]
+
+    def _index_for(self, space_id: str, condition: Condition | None, order: Sequence[Order]) -> None:
+        """Make the index that the query would be much slower without."""
+        wanted = indexable(condition, order)
+        if not wanted or is_narrow(condition):
+            return
+        type_ = type_of(condition)
+        if any(self.fields.find(wanted[0], by_type=by_type) for by_type in {False, type_ is not None}):
+            return
+        where, parameters = "1", list[Parameter]()
+        if type_ is not None:
+            where, parameters = to_sql(TypeIs(type_), (), self._type_numbers)
+        (rows,) = self._database.row(
+            f"SELECT count(*) FROM (SELECT 1 FROM objects WHERE {_IN_SPACE} AND {where} LIMIT ?)",
+            [space_id, *parameters, QUERY_SCAN_ROWS_MAX + 1],
+        ) or (0,)
+        if rows <= QUERY_SCAN_ROWS_MAX:
+            return
+        try:
+            self.fields.make(wanted[0], by_type=type_ is not None, declared=False)
+        except StorageFullError:
+            _log.warning("no room for an index on %s; the query reads all objects", wanted[0])
 
     def remove(self, space_id: str, object_ids: Iterable[str]) -> int:
         """Drop rows, without a trace; how many there were."""

@@ -100,6 +100,43 @@ _VERSION_2: Final[Migration] = (
         PRIMARY KEY (document, change)
     ) STRICT, WITHOUT ROWID""",
     "CREATE INDEX change_moments_by_time ON change_moments (time_ms)",
+    # Which indexes on properties there are: `field_<number>`, made and dropped by `indexes.py`.
+    """CREATE TABLE field_indexes (
+        number INTEGER PRIMARY KEY,
+        path TEXT NOT NULL,
+        by_type INTEGER NOT NULL,
+        declared INTEGER NOT NULL,
+        UNIQUE (path, by_type)
+    ) STRICT""",
+    # What each object refers to; kept by triggers, so that whatever writes rows keeps it too.
+    """CREATE TABLE object_references (
+        object INTEGER NOT NULL,
+        target TEXT NOT NULL,
+        PRIMARY KEY (object, target)
+    ) STRICT, WITHOUT ROWID""",
+    "CREATE INDEX object_references_by_target ON object_references (target)",
+    """CREATE TRIGGER references_of_new AFTER INSERT ON objects
+        WHEN instr(new.data, '{"/":"') > 0
+        BEGIN
+            INSERT INTO object_references
+                SELECT DISTINCT new.number, atom FROM json_tree(new.data) WHERE key = '/' AND type = 'text';
+        END""",
+    """CREATE TRIGGER references_of_changed AFTER UPDATE OF data ON objects
+        WHEN instr(new.data, '{"/":"') > 0 OR instr(old.data, '{"/":"') > 0
+        BEGIN
+            DELETE FROM object_references WHERE object = new.number;
+            INSERT INTO object_references
+                SELECT DISTINCT new.number, atom FROM json_tree(new.data) WHERE key = '/' AND type = 'text';
+        END""",
+    """CREATE TRIGGER references_of_removed AFTER DELETE ON objects
+        BEGIN
+            DELETE FROM object_references WHERE object = old.number;
+        END""",
+    """INSERT OR IGNORE INTO object_references
+        SELECT objects.number, atom FROM objects, json_tree(objects.data)
+        WHERE instr(objects.data, '{"/":"') > 0 AND key = '/' AND json_tree.type = 'text'""",
+    "CREATE INDEX objects_by_source ON objects (source) WHERE source IS NOT NULL",
+    "CREATE INDEX objects_by_target ON objects (target) WHERE target IS NOT NULL",
 )
 
 MIGRATIONS: Final[tuple[Migration, ...]] = (_VERSION_1, _VERSION_2)
