@@ -206,8 +206,8 @@ def _merge_sequences(
     theirs = _Edits(present, _blocks(base_marks, present_marks), pairing=pairing)
     merged: list[Any] = []
     for index in range(len(base) + 1):
-        merged += theirs.inserted.get(index, [])
         merged += ours.inserted.get(index, [])
+        merged += theirs.inserted.get(index, [])
         if index == len(base):
             break
         want = _ABSENT if index in ours.removed else ours.changed.get(index, base[index])

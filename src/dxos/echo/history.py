@@ -94,16 +94,15 @@ def dated_changes(document: Document, times: Mapping[int, int], *, created_ms: i
         document: The document.
         times: What was noted beside it, in milliseconds, by `change_key`.
         created_ms: When its first object was made.
-        now_ms: What is later than this is a wrong clock's, and counts as now.
+        now_ms: What a change itself says later than this is a wrong clock's, and counts as now.
     """
     dated: list[DatedChange] = []
     effective: dict[bytes, int] = {}
     for change in document.changes():
-        if not change.deps:
-            own: int | None = created_ms
-        else:
-            own = times.get(change_key(change.hash)) or chunk_time_ms(change.raw_bytes)
-        own = None if own is None else min(own, now_ms)
+        own: int | None = created_ms if not change.deps else times.get(change_key(change.hash))
+        if own is None:
+            told_ms = chunk_time_ms(change.raw_bytes)
+            own = None if told_ms is None else min(told_ms, now_ms)
         latest = max([*(effective[dep] for dep in change.deps), own or 0], default=0)
         effective[change.hash] = latest
         dated.append(DatedChange(change, own, latest))

@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeVar
 
 from dxos.echo.mutation import Mutation
 from dxos.echo.query import Query
+from dxos.echo.revision import Conflict, Revision
 from dxos.echo.rows import ObjectRow
 from dxos.errors import DxosError
 from dxos.halo.invitation import Invitation
@@ -457,6 +458,40 @@ class QueryService(Protocol):
     async def count(self, space_id: str, query: Query) -> int: ...
 
 
+# --- History ---------------------------------------------------------------------------------------------------------
+
+
+class HistoryService(Protocol):
+    """The past of a space, and undoing what this device did. Raises ObjectNotFoundError for unknown objects."""
+
+    async def revisions(self, space_id: str, object_id: str, limit: int) -> tuple[Revision, ...]:
+        """The newest changes of an object, the last one first."""
+        ...
+
+    async def object_at(self, space_id: str, object_id: str, moment: int | bytes) -> ObjectRow | None:
+        """An object as it was at a moment (milliseconds since 1970) or after a revision; None: it did not exist."""
+        ...
+
+    async def space_at(self, space_id: str, moment_ms: int, query: Query) -> tuple[ObjectRow, ...]:
+        """What a query would have found at a moment."""
+        ...
+
+    async def conflicts(self, space_id: str, object_id: str) -> tuple[Conflict, ...]:
+        """The properties of an object to which different values were given at once, and nobody has decided since."""
+        ...
+
+    async def undo(self, space_id: str, object_id: str | None = None) -> tuple[ObjectState, ...]:
+        """Take back the last update of this device, in the space or in one object; nothing left to undo: ().
+
+        Seen by subscribers before this returns. Raises NotAllowedError for a READER.
+        """
+        ...
+
+    async def redo(self, space_id: str, object_id: str | None = None) -> tuple[ObjectState, ...]:
+        """Do again what was undone last, unless this device has made other changes since; as `undo`."""
+        ...
+
+
 # --- Provider --------------------------------------------------------------------------------------------------------
 
 
@@ -481,6 +516,8 @@ class Services(Protocol):
     def data(self) -> DataService: ...
     @property
     def query(self) -> QueryService: ...
+    @property
+    def history(self) -> HistoryService: ...
 
 
 class ServicesProvider(Protocol):

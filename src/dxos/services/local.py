@@ -18,6 +18,7 @@ from dxos.mesh.transport import Transport
 from dxos.services.contract import Services
 from dxos.services.data import DataServiceHost, QueryServiceHost
 from dxos.services.halo import ContactsServiceHost, DevicesServiceHost, IdentityServiceHost
+from dxos.services.history import HistoryServiceHost
 from dxos.services.invitations import InvitationsServiceHost
 from dxos.services.spaces import SpacesServiceHost
 from dxos.services.system import NetworkServiceHost, SystemServiceHost
@@ -39,6 +40,7 @@ class HostServices:
     spaces: SpacesServiceHost
     data: DataServiceHost
     query: QueryServiceHost
+    history: HistoryServiceHost
 
 
 def unix_ms() -> int:
@@ -108,6 +110,7 @@ class LocalServices:
             spaces=SpacesServiceHost(peer, tasks),
             data=DataServiceHost(peer),
             query=QueryServiceHost(peer),
+            history=HistoryServiceHost(peer),
         )
 
     async def __aexit__(

@@ -18,18 +18,18 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar, final
 
 from dxos.aio import Listeners, Subscription
-from dxos.echo import edit, layout
+from dxos.echo import edit, epoch, layout
 from dxos.echo.document import Document, Heads
 from dxos.echo.history import change_key, chunk_key, chunk_time_ms
 from dxos.echo.layout import ObjectStructure
 from dxos.echo.mutation import Mutation, SetDeleted
 from dxos.echo.query import HasType, Query
 from dxos.echo.repo import DocumentEntry
-from dxos.echo.rows import ObjectRow
+from dxos.echo.rows import ObjectRow, Path
 from dxos.errors import (
     CorruptionError,
     DecodeError,
@@ -51,7 +51,7 @@ from dxos.limits import (
 from dxos.spaces.queries import to_condition, to_order
 from dxos.store.documents import DocumentStore
 from dxos.store.moments import Moment, MomentStore, Standing
-from dxos.store.objects import ObjectRecord, ObjectStore
+from dxos.store.objects import ObjectRecord, ObjectStore, Plan
 from dxos.store.profile import Profile
 
 T = TypeVar("T")
@@ -133,7 +133,7 @@ class Documents:
         self._database = profile.database
         self._documents = DocumentStore(profile.database)
         self._objects = ObjectStore(profile.database)
-        self._random, self._now_ms = random, now_ms
+        self._random, self.now_ms = random, now_ms
         self.moments = MomentStore(profile.database)
         self._last_moment_ms = self.moments.last_ms()
         self._cache: OrderedDict[str, _Cached] = OrderedDict()
@@ -226,12 +226,39 @@ class Documents:
 
     def select(self, space: str, query: Query) -> list[StoredObject]:
         """The objects that a query wants, in its order."""
+        if query.search and not query.order:
+            return [stored for stored, _ in self.search(space, query)]
         condition, order = to_condition(query), to_order(query)
         records = self._mended(
             space,
             lambda: self._objects.select(space, condition, order=order, limit=query.limit, offset=query.offset),
         )
         return [self._stored(record) for record in records]
+
+    def search(self, space: str, query: Query) -> list[tuple[StoredObject, float]]:
+        """What a query's search finds, the best first, each with how good it is."""
+        condition = to_condition(replace(query, search=""))
+        found = self._mended(
+            space,
+            lambda: self._objects.search(space, query.search, condition, limit=query.limit, offset=query.offset),
+        )
+        return [(self._stored(record), score) for record, score in found]
+
+    def index_words(self) -> bool:
+        """Index the words of some objects that have changed, before a search; whether there may be more."""
+        return self._objects.words.catch_up()
+
+    def make_index(self, path: Path, *, by_type: bool) -> None:
+        """Make an index on a property, of the objects of all spaces."""
+        self._objects.fields.make(path, by_type=by_type, declared=True)
+
+    def explain(self, space: str, query: Query) -> Plan:
+        """How a query is answered."""
+        condition, order = to_condition(query), to_order(query)
+        return self._mended(
+            space,
+            lambda: self._objects.explain(space, condition, order=order, limit=query.limit, offset=query.offset),
+        )
 
     def count(self, space: str, query: Query) -> int:
         """How many objects match a query, whatever its limit."""
@@ -284,6 +311,8 @@ class Documents:
         else:
             _log.error("object %s is lost here: its row and its document are damaged", object_id)
         with self._database.transaction():
+            # An index may have the row as it was, and SQLite would refuse to remove what differs.
+            self._objects.fields.rebuild()
             self._objects.remove(space, [object_id])
             self._objects.put(space, [_record(row, document_id) for row in rows])
 
@@ -299,6 +328,18 @@ class Documents:
             record.data,
         )
         return StoredObject(row, next(self._versions), record.heads)
+
+    def place(self, space: str, object_id: str) -> str | None:
+        """The document that holds an object; None for an unknown object."""
+        return self._objects.places(space, [object_id]).get(object_id)
+
+    def places(self, space: str) -> dict[str, str]:
+        """The documents that hold the objects of a space, by their ids."""
+        return self._objects.all_places(space)
+
+    def root_id(self, space: str) -> str | None:
+        """The root document of a space's current epoch."""
+        return self._space(space).root_id
 
     # --- Editing --------------------------------------------------------------------------------------------------
 
@@ -369,7 +410,7 @@ class Documents:
         reversal: Reversal | None,
     ) -> None:
         """Note when the edited documents were changed; links in the root are nobody's change."""
-        moment_ms = self._last_moment_ms = max(self._now_ms(), self._last_moment_ms + 1)
+        moment_ms = self._last_moment_ms = max(self.now_ms(), self._last_moment_ms + 1)
         if reversal is not None:
             self.moments.set_standing(reversal.changes, reversal.standing)
             if reversal.standing is Standing.UNDONE and reversal.changes:
@@ -529,6 +570,59 @@ class Documents:
             settled += [row.object_id for row in owned]
         return settled
 
+    # --- Epochs: see `dxos.spaces.epochs` ---------------------------------------------------------------------------
+
+    def add_document(self, space: str, document: Document) -> str:
+        """Keep a document that was made here, and tell peers of it; its id."""
+        new_id = self.new_id()
+        with self._database.transaction():
+            self._persist(new_id, space, document, ())
+        self._remember(new_id, document, space)
+        self.created.emit((new_id,))
+        return new_id
+
+    def change(self, space: str, document_id: str, change: Callable[[Document], object]) -> None:
+        """Change a document that is here in a way of one's own, and keep and tell what came of it.
+
+        Raises:
+            CorruptionError: It is damaged.
+            StorageError: Nothing was written.
+        """
+        known = self._space(space)
+        document = self._load(document_id)
+        before = document.heads
+        try:
+            change(document)
+            with self._database.transaction():
+                stored = self._persist(document_id, space, document, before)
+        except BaseException:
+            self.discard(document_id)
+            raise
+        if document_id == known.root_id:
+            known.links = None
+        self._remember(document_id, document, space)
+        if document.heads != before:
+            self._emit(space, tuple(stored))
+            self.changed.emit((document_id,))
+
+    def reclaim(self, document_ids: Sequence[str]) -> int:
+        """Give documents up, with the rows of their objects; how many bytes they took."""
+        with self._database.transaction():
+            freed_bytes = sum(map(self._documents.reclaim, document_ids))
+        for document_id in document_ids:
+            self.discard(document_id)
+        return freed_bytes
+
+    def compact(self, document_ids: Sequence[str]) -> None:
+        """Make one snapshot of each of these documents."""
+        with self._database.transaction():
+            for document_id in document_ids:
+                try:
+                    document = self._load(document_id)
+                    self._documents.replace_with_snapshot(document_id, document.save(), document.heads)
+                except CorruptionError as error:
+                    self.quarantine(document_id, str(error))
+
     # --- Peers: what `dxos.echo.repo` asks of its source ------------------------------------------------------------
 
     def entry(self, document_id: str) -> DocumentEntry | None:
@@ -542,6 +636,10 @@ class Documents:
     def documents(self, space_id: str) -> dict[str, Heads]:
         """The heads of every document of a space, without loading any."""
         return self._documents.all_heads(space_id)
+
+    def reclaimed(self, document_id: str) -> Heads | None:
+        """The heads that a document had when it was given up; None where it was not."""
+        return self._documents.reclaimed(document_id)
 
     def load(self, document_id: str) -> Document:
         """A document, to sync it.
@@ -565,6 +663,8 @@ class Documents:
         settled: list[str] = []
         try:
             with self._database.transaction():
+                if not before:
+                    self._delete_again(document_id, document)
                 if not before and self._documents.exists(document_id):
                     # It was set aside as damaged: a peer's copy takes its place.
                     _log.warning("document %s was damaged; a peer's copy took its place", document_id)
@@ -589,7 +689,7 @@ class Documents:
 
     def _note_received(self, document_id: str, document: Document, before: Heads) -> None:
         """Note when a peer's changes were made: what they say themselves, else when they came; links have no time."""
-        now_ms = self._now_ms()
+        now_ms = self.now_ms()
         moments = []
         # The first change made the object, whose id says when.
         for chunk in document.changes_since(before)[0 if before else 1 :]:
@@ -598,6 +698,15 @@ class Documents:
                 time_ms = now_ms if told_ms is None else min(told_ms, now_ms)
                 moments.append(Moment(document_id, chunk_key(chunk), time_ms, Standing.FOREIGN))
         self.moments.put(moments)
+
+    def _delete_again(self, document_id: str, document: Document) -> None:
+        """Mark what was deleted and given up as deleted, in a copy from a peer that did not know of it."""
+        given_up = self._documents.reclaimed(document_id)
+        if given_up is None or epoch.is_root(document):
+            return
+        if not {change.hash for change in document.changes()}.issuperset(given_up):
+            for row in layout.materialize(document):
+                edit.apply(document, row.object_id, [SetDeleted(True)])
 
     def discard(self, document_id: str) -> None:
         """Drop a document from memory: what it holds was refused, or it is unusable."""
