@@ -104,7 +104,8 @@ async def test_an_object_of_an_unknown_type_becomes_typed_when_its_class_is_regi
         fake.change(space.id, task_id, data, type="dxn:type:example.com/type/Task:0.1.0")
         found = await space.db.get(task_id)
         tags = found.tags
-        assert type(found) is EchoObject and found.title == "Shop"
+        assert type(found) is EchoObject
+        assert found.title == "Shop"
         client.add_schema(Task)
         assert isinstance(found, Task)
         assert await space.db.query(Task).first() is found
@@ -160,13 +161,18 @@ async def test_references_lead_to_typed_objects_also_after_a_restart() -> None:
         assert reopened is not None
         await reopened.wait_until_ready()
         task = await reopened.db.query(Task).first()
-        assert task is not None and task.assignee is not None and task.owner is not None
+        assert task is not None
+        assert task.assignee is not None
+        assert task.owner is not None
         person: Person = task.assignee.target
-        assert person.name == "Alice" and task.owner is person
+        assert person.name == "Alice"
+        assert task.owner is person
         assert await task.assignee.load() is person
         knows = await reopened.db.query(Knows).first()
-        assert knows is not None and knows.since == 2020
-        assert (knows.source.name, knows.target.name) == ("Alice", "Bob") and knows.source is person
+        assert knows is not None
+        assert knows.since == 2020
+        assert (knows.source.name, knows.target.name) == ("Alice", "Bob")
+        assert knows.source is person
         dxn = f"dxn:echo:{reopened.id}:{person.id}"
         assert await client.db_router.get_object(dxn) is person
 
@@ -179,7 +185,8 @@ async def test_a_reference_to_an_object_that_is_not_here_says_so() -> None:
         away = {"/": f"dxn:echo:@:{bob_id}"}
         elsewhere = {"/": "dxn:queue:data:B:01M7X3AKB3G8GY48A99542WNX6"}
         fake.change(space.id, task.id, {"title": "Shop", "assignee": away, "owner": elsewhere})
-        assert task.assignee is not None and not task.assignee.loaded
+        assert task.assignee is not None
+        assert not task.assignee.loaded
         with pytest.raises(ObjectNotFoundError):
             await task.assignee.load()
         fake.change(space.id, bob_id, {"name": "Bob"}, type=Person.type_name.dxn)
@@ -196,7 +203,8 @@ async def test_a_default_list_is_stored_with_its_first_edit() -> None:
         task_id = EchoObject().id
         fake.change(space.id, task_id, {"title": "Shop"}, type=Task.type_name.dxn)
         task = await space.db.query(Task).first()
-        assert task is not None and (task.tags, task.done, task.due) == ([], False, None)
+        assert task is not None
+        assert (task.tags, task.done, task.due) == ([], False, None)
         tags = task.tags
         tags.append("food")
         tags.append("soon")
@@ -243,7 +251,8 @@ async def test_models_of_pydantic_and_dataclasses_are_types() -> None:
     async with open_space(Contact, Place) as (_, _, space):
         contact = space.db.add(Contact(name="Alice"))
         place = space.db.add(Place("Main Street", ["near"]))
-        assert contact.name == "Alice" and place.to_dict() == {"street": "Main Street", "tags": ["near"]}
+        assert contact.name == "Alice"
+        assert place.to_dict() == {"street": "Main Street", "tags": ["near"]}
         contact.age = 3
         with pytest.raises(InvalidValueError, match=r"Contact\.age"):
             contact.age = "old"
@@ -262,7 +271,9 @@ async def test_a_migration_changes_each_object_once() -> None:
         seen: list[EchoObject] = []
         milk.subscribe(seen.append)
         assert await space.db.run_migrations(rename_title) == 1
-        assert isinstance(milk, TaskV2) and milk.name == "MILK" and seen
+        assert isinstance(milk, TaskV2)
+        assert milk.name == "MILK"
+        assert seen
         assert milk.to_dict() == {"name": "MILK", "done": False, "tags": ["dairy"]}
         row = fake.network.spaces[space.id].objects[milk.id].row
         assert (row.type, row.data) == (TaskV2.type_name.dxn, milk.to_dict())
@@ -278,7 +289,8 @@ async def test_a_migration_that_is_refused_leaves_the_object_as_it_was() -> None
         fake.refuse = StorageFullError("no room")
         with pytest.raises(StorageFullError):
             await space.db.run_migrations(rename_title)
-        assert isinstance(milk, Task) and milk.title == "Milk"
+        assert isinstance(milk, Task)
+        assert milk.title == "Milk"
 
         @migration(Task, TaskV2)
         def wrong(old: Task) -> Mapping[str, Any]:
@@ -286,4 +298,5 @@ async def test_a_migration_that_is_refused_leaves_the_object_as_it_was() -> None
 
         with pytest.raises(InvalidValueError, match="name: expected a text"):
             await space.db.run_migrations(wrong)
-        assert isinstance(milk, Task) and milk.to_dict()["title"] == "Milk"
+        assert isinstance(milk, Task)
+        assert milk.to_dict()["title"] == "Milk"
