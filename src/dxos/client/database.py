@@ -30,6 +30,7 @@ from dxos.client.types import encode_equalities, object_class, object_from
 from dxos.echo.query import And, Equals, Everything, Filter, HasType, Or
 from dxos.echo.query import Query as PlainQuery
 from dxos.echo.rows import ObjectRow, reference
+from dxos.echo.schema import SCHEMA_TYPE
 from dxos.errors import ClosedError, DxosError, InvalidValueError, ObjectNotFoundError, UsageError
 from dxos.keys.ids import is_object_id
 from dxos.limits import UPDATE_OBJECTS_MAX
@@ -266,13 +267,13 @@ class Database:
 
     def check_writable(self) -> None:
         """Raise if nothing can be written now, or not here."""
+        if self._closed:
+            raise ClosedError("The client was closed; call `initialize()` and get the object again.")
         if threading.get_ident() != self._thread:
             raise UsageError(
                 "Objects are changed in the thread of the event loop. A script that uses `dxos.sync` changes what "
                 "`db.add` returned, not what it handed in."
             )
-        if self._closed:
-            raise ClosedError("The client was closed; call `initialize()` and get the object again.")
         self._gate()
 
     def edited(self, target: EchoObject) -> None:
@@ -324,7 +325,20 @@ class Database:
         for target in targets:
             core = core_of(target)
             if core.loaded and core.home is self:
-                become(target, self._types.class_of(core.type))
+                become(target, self._types.class_of(self._schemas.name_of(core.type)))
+
+    def named(self, row: ObjectRow) -> ObjectRow:
+        """A row as filters expect it."""
+        return self._schemas.named(row)
+
+    async def _find_late(self, dxn: str) -> None:
+        """Look for objects that came before the schema which they say as their type."""
+        try:
+            found = self._merge(await self._query.execute(self._space_id, PlainQuery(HasType(dxn))))
+        except DxosError as error:
+            _log.debug("objects of %s could not be found: %s", dxn, error)
+        else:
+            self._tell(found)
 
     async def _find_rows(self, query: PlainQuery) -> list[ObjectRow]:
         return [state.row for state in await self._query.execute(self._space_id, query)]
@@ -345,6 +359,9 @@ class Database:
     async def refresh(self) -> None:
         """Catch up on what changed while nothing was followed."""
         await self._fetch([one.id for one in list(self._objects.values()) if core_of(one).state is not None])
+        for row in await self._find_rows(PlainQuery(HasType(SCHEMA_TYPE))):
+            self._schemas.learn(row)
+        self._retype(list(self._objects.values()))
 
     async def drain(self) -> None:
         """Send what is unsent, then nothing again."""
@@ -414,6 +431,10 @@ class Database:
     # --- Receiving ---
 
     def _receive(self, states: tuple[ObjectState, ...]) -> None:
+        for state in states:
+            late = self._schemas.learn(state.row)
+            if late is not None:
+                self._spawn(lambda dxn=late: self._find_late(dxn))  # type: ignore[misc]
         known, strange = [], []
         for state in states:
             target = self._objects.get(state.row.object_id)
@@ -467,7 +488,7 @@ class Database:
     async def execute(self, query: PlainQuery) -> list[EchoObject]:
         """The objects that a query finds, own edits included."""
         await self._settle()
-        found = self._merge(await self._query.execute(self._space_id, query))
+        found = self._merge(await self._query.execute(self._space_id, self._schemas.expanded(query)))
         await self._fetch_references(found)
         return found
 
@@ -495,7 +516,7 @@ class Database:
     async def count(self, query: PlainQuery) -> int:
         """How many objects a query finds, own edits included."""
         await self._settle()
-        return await self._query.count(self._space_id, query)
+        return await self._query.count(self._space_id, self._schemas.expanded(query))
 
     def follow(self, query: PlainQuery, callback: Callable[[QueryUpdate[Any]], object]) -> Subscription:
         """Tell `callback` of a query's results, now and after each change."""

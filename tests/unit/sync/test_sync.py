@@ -1,0 +1,226 @@
+import gc
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import anyio
+import pytest
+
+from dxos import Client as AsyncClient
+from dxos import EchoObject, SpaceState
+from dxos.errors import (
+    ClosedError,
+    DeadlineError,
+    InvalidValueError,
+    InvitationCancelledError,
+    ObjectNotFoundError,
+    StorageFullError,
+    UsageError,
+)
+from dxos.sync import Client
+from dxos.testing.services import FakeServices
+
+WAIT_S = 10
+
+
+@pytest.fixture
+def fake() -> FakeServices:
+    return FakeServices()
+
+
+@pytest.fixture
+def client(fake: FakeServices) -> Iterator[Any]:
+    with Client(services=fake) as client:
+        client.halo.create_identity("Alice")
+        yield client
+
+
+@pytest.fixture
+def space(client: Any) -> Any:
+    return client.create_space(name="Groceries")
+
+
+def loops() -> int:
+    return sum(one.name == "dxos loop" for one in threading.enumerate())
+
+
+def test_a_script_does_without_await_what_the_asynchronous_client_does(client: Any, space: Any) -> None:
+    milk = space.db.add({"title": "Milk", "tags": ["dairy"], "shop": {"aisle": 3}})
+    milk.done = True
+    milk.tags += ["cold"]
+    milk.shop.aisle += 1
+    del milk.tags[0]
+    space.db.flush()
+    assert space.db.query(done=True).run() == [milk]
+    assert space.db.query().count() == 2, "the properties are an object too"
+    assert space.db.get(milk.id) is milk, "the same object has the same face"
+    assert milk.to_dict() == {"title": "Milk", "tags": ["cold"], "shop": {"aisle": 4}, "done": True}
+    assert "done" in milk
+    assert list(milk) == ["title", "tags", "shop", "done"]
+    assert milk.tags == ["cold"]
+    assert milk.tags[0] == "cold"
+    assert dict(milk.shop.items()) == {"aisle": 4}
+    assert [one.name for one in client.spaces] == ["Groceries"]
+    assert space.properties.name == "Groceries"
+    with pytest.raises(ObjectNotFoundError):
+        space.db.get("nothing")
+    with pytest.raises(InvalidValueError, match="title"):
+        milk.title = {1, 2}
+    with pytest.raises(AttributeError):
+        milk.colour  # noqa: B018
+
+
+def test_faces_look_like_what_they_show(client: Any, space: Any) -> None:
+    milk = space.db.add({"title": "Milk"})
+    assert isinstance(milk, EchoObject)
+    assert isinstance(client, Client)
+    assert isinstance(client, AsyncClient)
+    assert repr(milk).startswith(f"<EchoObject {milk.id}")
+    assert repr(space).startswith("<Space ")
+    assert "create_invitation" in dir(space)
+    assert space.create_invitation.__doc__.startswith("Invite somebody")
+    with pytest.raises(TypeError):
+        iter(space)
+    assert milk in {milk}
+
+
+def test_objects_made_by_the_script_can_be_added_and_referred_to(space: Any) -> None:
+    bob = space.db.add(EchoObject(name="Bob"))
+    task = space.db.add(EchoObject(title="Shop", assignee=bob))
+    task.helpers = [bob]
+    space.db.flush()
+    assert task.assignee is bob
+    assert task.helpers[0] is bob
+    assert space.db.query(assignee=bob).first() is task
+    raw = EchoObject(title="Raw")
+    space.db.add(raw)
+    with pytest.raises(UsageError, match=r"what `db\.add` returned"):
+        raw.title = "Changed"
+
+
+def test_for_is_async_for(space: Any) -> None:
+    for n in range(3):
+        space.db.add({"n": n, "kind": "number"})
+    assert sorted(one.n for one in space.db.query(kind="number")) == [0, 1, 2]
+    for state in space.state:
+        assert state is SpaceState.READY
+        break
+    assert space.state.wait_for(lambda one: one is SpaceState.READY, 1) is SpaceState.READY
+    assert space.state.map(lambda one: one.name).get() == "READY"
+    with pytest.raises(DeadlineError):
+        space.state.wait_for(lambda one: one is SpaceState.ERROR, 0.01)
+
+
+def test_subscribers_may_make_calls_that_wait(fake: FakeServices, space: Any) -> None:
+    milk = space.db.add({"title": "Milk", "kind": "food"})
+    space.db.flush()
+    seen: list[Any] = []
+    told = threading.Event()
+
+    def look(update: Any) -> None:
+        seen.append((update.objects, space.db.query(kind="food").count(), threading.current_thread().name))
+        told.set()
+
+    subscription = space.db.query(kind="food").subscribe(look)
+    assert told.wait(WAIT_S)
+    assert seen == [((milk,), 1, "dxos callbacks")]
+    subscription.unsubscribe()
+    milk.title = "Oat milk"
+    space.db.flush()
+    again = threading.Event()
+    milk.subscribe(lambda one: again.set() if one is milk else None)
+    milk.title = "Soy milk"
+    assert again.wait(WAIT_S), "told after the first subscriber would have been"
+    assert len(seen) == 1
+
+
+def test_a_predicate_can_read_but_not_wait(space: Any) -> None:
+    milk = space.db.add({"title": "Milk"})
+    assert space.state.wait_for(lambda _: milk.title == "Milk", 1) is SpaceState.READY
+    with pytest.raises(UsageError, match="predicate"):
+        space.state.wait_for(lambda _: space.db.flush(), 1)
+
+
+def test_an_invitation_is_waited_for_by_name(space: Any) -> None:
+    invitation = space.create_invitation()
+    with pytest.raises(DeadlineError):
+        invitation.wait(0.01)
+    invitation.cancel()
+    with pytest.raises(InvitationCancelledError):
+        invitation.wait()
+
+
+def test_what_is_refused_is_raised_by_flush(fake: FakeServices, space: Any) -> None:
+    milk = space.db.add({"title": "Milk"})
+    space.db.flush()
+    fake.refuse = StorageFullError("The disk is full.")
+    milk.title = "Oat milk"
+    with pytest.raises(StorageFullError):
+        space.db.flush()
+    assert milk.title == "Milk"
+
+
+def test_several_threads_may_use_one_client(space: Any) -> None:
+    counter = space.db.add({"log": []})
+
+    def work() -> None:
+        for n in range(20):
+            counter.log.append(n)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join(WAIT_S)
+    space.db.flush()
+    assert sorted(counter.log) == sorted([*range(20)] * 4)
+
+
+def test_a_closed_client_leaves_no_thread_and_can_be_opened_again(fake: FakeServices) -> None:
+    before = loops()
+    client: Any = Client(services=fake)
+    assert not client.initialized
+    assert loops() == before
+    with pytest.raises(ClosedError):
+        client.create_space()
+    assert loops() == before
+    client.initialize()
+    assert loops() == before + 1
+    client.halo.create_identity("Alice")
+    space = client.create_space(name="Groceries")
+    milk = space.db.add({"title": "Milk"})
+    client.destroy()
+    assert loops() == before
+    assert milk.title == "Milk", "what was read before can still be read"
+    with pytest.raises(ClosedError):
+        milk.title = "Oat milk"
+    with client:
+        assert client.halo.identity.get().profile.display_name == "Alice"
+        assert client.get_space(space.id).db.query(title="Milk").count() == 1
+    assert loops() == before
+
+
+def test_a_client_that_cannot_open_leaves_no_thread(fake: FakeServices) -> None:
+    before = loops()
+    fake.open_error = StorageFullError("The disk is full.")
+    with pytest.raises(StorageFullError), Client(services=fake):
+        pass
+    assert loops() == before
+
+
+def test_objects_that_nobody_holds_are_let_go(space: Any) -> None:
+    milk = space.db.add({"title": "Milk"})
+    one = milk.id
+    space.db.flush()
+    assert space.db.get_object_by_id(one) is milk
+    del milk
+    gc.collect()
+    assert space.db.get_object_by_id(one) is None
+
+
+@pytest.mark.anyio
+async def test_it_works_where_an_event_loop_runs_already() -> None:
+    await anyio.lowlevel.checkpoint()
+    with Client(services=FakeServices()) as client:
+        client.halo.create_identity("Alice")
+        assert client.create_space(name="Groceries").name == "Groceries"
