@@ -14,10 +14,12 @@ import readline from 'node:readline';
 import { isDeepStrictEqual, parseArgs } from 'node:util';
 
 import { PublicKey } from '@dxos/client';
-import { Expando, HaloSpaceMember, SpaceMember, SpaceState, getObjectCore, live, updateText } from '@dxos/client/echo';
+import { Expando, Filter, HaloSpaceMember, SpaceMember, SpaceState, getObjectCore, live, updateText } from '@dxos/client/echo';
 import { CreateEpochRequest, Device, DeviceKind, DeviceType } from '@dxos/client/halo';
 import { Invitation, InvitationEncoder } from '@dxos/client/invitations';
 import { ConnectionState } from '@dxos/client/mesh';
+import { EchoObject, Ref, toEffectSchema } from '@dxos/echo-schema';
+import { Schema } from 'effect';
 
 const { values: options } = parseArgs({
   options: { signal: { type: 'string' }, data: { type: 'string' }, memory: { type: 'boolean', default: false } },
@@ -524,6 +526,78 @@ const commands = {
       await space.db.flush();
     }
     return { at };
+  },
+
+  // Registers a schema in the space and adds an object of it. Types of fields: string, number, boolean, strings, ref; with
+  // a question mark the field is optional. A "ref" is given by the id of an object.
+  addTyped: async (command) => {
+    required(command, 'typename', 'version', 'fields', 'data');
+    const space = spaceOf(command);
+    const kinds = {
+      string: Schema.String,
+      number: Schema.Number,
+      boolean: Schema.Boolean,
+      strings: Schema.mutable(Schema.Array(Schema.String)),
+      ref: Ref(Expando),
+    };
+    const fields = Object.entries(command.fields).map(([name, kind]) => {
+      const found = kinds[kind.replace('?', '')];
+      return [name, kind.endsWith('?') ? Schema.optional(found) : found];
+    });
+    const { typename, version } = command;
+    const wanted = Schema.Struct(Object.fromEntries(fields)).pipe(EchoObject({ typename, version }));
+    const [schema] = await space.db.schemaRegistry.register([wanted]);
+    const data = Object.fromEntries(
+      await Promise.all(
+        Object.entries(command.data).map(async ([name, value]) =>
+          command.fields[name].startsWith('ref') ? [name, Ref.make(await objectOf(space, value))] : [name, value],
+        ),
+      ),
+    );
+    const object = space.db.add(live(schema, data));
+    await space.db.flush();
+    return { objectId: object.id };
+  },
+
+  // The schemas that the space keeps, as this client understands them.
+  schemas: async (command) => {
+    const found = await spaceOf(command).db.schemaRegistry.query().run();
+    return {
+      schemas: found.map((one) => ({
+        typename: one.typename,
+        version: one.version,
+        fields: one.getProperties().map((property) => String(property.name)),
+        jsonSchema: JSON.parse(JSON.stringify(one.jsonSchema)),
+      })),
+    };
+  },
+
+  // The objects of one stored schema, and what the client says when these values are assigned. It has two kinds of
+  // typed objects: of a schema in the space, whose type refers to it, and of a class of the application, whose type is
+  // a name. So what is stored is made a class too, as an application would that knows the type.
+  typed: async (command) => {
+    required(command, 'typename', 'refused');
+    const space = spaceOf(command);
+    const [stored] = await space.db.schemaRegistry.query({ typename: command.typename }).run();
+    const { $id, annotations, ...json } = JSON.parse(JSON.stringify(stored.jsonSchema));
+    const known = client.graph.schemaRegistry.getSchema(command.typename);
+    const named = known ?? toEffectSchema({ ...json, $id: `dxn:type:${command.typename}` });
+    if (!known) {
+      client.addTypes([named]);
+    }
+    const results = await Promise.all([stored, named].map((one) => space.db.query(Filter.type(one)).run()));
+    const objects = results.flatMap((one) => one.objects);
+    const errors = objects.map((object) =>
+      Object.entries(command.refused).map(([name, value]) => {
+        try {
+          object[name] = value;
+          return null;
+        } catch (error) {
+          return String(error.message);
+        }
+      }),
+    );
+    return { objects: objects.map(plainObject), errors };
   },
 
   updateMany: async (command) => {

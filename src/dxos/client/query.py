@@ -137,7 +137,7 @@ class LiveQuery:
 
     def wants(self, row: ObjectRow) -> bool:
         """Whether the query matches a row."""
-        deleted = self._query.deleted
+        row, deleted = self._database.named(row), self._query.deleted
         return (deleted == "include" or row.deleted == (deleted == "only")) and matches(self._query.filter, row)
 
     def consider(self, changed: Sequence[EchoObject]) -> None:

@@ -1,16 +1,21 @@
-"""`DbRouter`: which class the objects of a type have, where objects are, and which schemas a space still lacks."""
+"""`DbRouter`: which class the objects of a type have, and where objects are; and the schemas that a space keeps.
+
+An object says its type as `dxn:type:<typename>:<version>`, or, made by a JavaScript peer from a schema that it found in
+the space, as `dxn:echo:@:<id of the object that keeps the schema>`. Both are the same type here.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, final
 
 from dxos.aio import Listeners
 from dxos.client.live import DXN
 from dxos.client.object import EchoObject
 from dxos.client.types import Object, Relation, object_class
-from dxos.echo.query import And, Equals, HasType, Query
+from dxos.echo.query import And, Equals, Filter, HasType, Not, Or, Query
 from dxos.echo.rows import ObjectRow
 from dxos.echo.schema import SCHEMA_TYPE, StoredSchema, TypeName
 from dxos.errors import DxosError, InvalidKeyError, ObjectNotFoundError, UsageError
@@ -95,7 +100,7 @@ class DbRouter:
 
 @final
 class SpaceSchemas:
-    """Which types are in use in one space, and which of their schemas the space does not keep yet.
+    """The schemas that one space keeps, and those of types in use that it does not keep yet.
 
     Args:
         find: Asks the space's rows.
@@ -105,6 +110,43 @@ class SpaceSchemas:
         self._find = find
         self._kept: set[str] = set()
         self._lacking: dict[str, StoredSchema] = {}
+        self._names: dict[str, str] = {}  # `dxn:type:…` by `dxn:echo:@:…` of the object that keeps the schema.
+
+    def learn(self, row: ObjectRow) -> str | None:
+        """Look at a row; where it keeps a schema that was not known: what its objects may say as their type."""
+        schema = StoredSchema.from_data(row.data) if row.type == SCHEMA_TYPE and not row.deleted else None
+        dxn = f"dxn:echo:@:{row.object_id}"
+        if schema is None or self._names.get(dxn) == schema.name.dxn:
+            return None
+        self._names[dxn] = schema.name.dxn
+        self._kept.add(schema.name.dxn)
+        return dxn
+
+    def name_of(self, dxn: str | None) -> str | None:
+        """What an object says as its type, as `dxn:type:…` where that is known."""
+        return dxn if dxn is None else self._names.get(dxn, dxn)
+
+    def named(self, row: ObjectRow) -> ObjectRow:
+        """A row with its type as `dxn:type:…`, as filters expect it."""
+        name = self.name_of(row.type)
+        return row if name is row.type else replace(row, type=name)
+
+    def expanded(self, query: Query) -> Query:
+        """A query that finds objects of its types however they say it."""
+        return replace(query, filter=self._expanded(query.filter)) if self._names else query
+
+    def _expanded(self, filter: Filter) -> Filter:
+        match filter:
+            case HasType(str(type_)):
+                same = [dxn for dxn, name in self._names.items() if type_ in (name, name.rpartition(":")[0])]
+                return Or((filter, *map(HasType, same))) if same else filter
+            case And(filters):
+                return And(tuple(map(self._expanded, filters)))
+            case Or(filters):
+                return Or(tuple(map(self._expanded, filters)))
+            case Not(inner):
+                return Not(self._expanded(inner))
+        return filter
 
     def use(self, schema: StoredSchema) -> None:
         """An object of this type was made."""

@@ -453,9 +453,7 @@ class ReferenceTo(ValueShape):
         target = value._target if isinstance(value, Ref) else value
         if isinstance(target, EchoObject):
             other = core_of(target)
-            name = _known_name(wanted)
-            # Of any version: an object that waits for its migration is one too.
-            if name is not None and other.loaded and not (other.type or "").startswith(f"dxn:type:{name.typename}:"):
+            if other.loaded and not isinstance(target, wanted) and not _is_version_of(wanted, other.type):
                 raise refused(core, path, f"a {wanted.__name__}", value)
             return plain(target, core, path)
         if isinstance(value, Ref) or reference_dxn(value) is not None:
@@ -464,6 +462,12 @@ class ReferenceTo(ValueShape):
 
     def json_schema(self) -> dict[str, Any]:
         return reference_schema(_known_name(self._class()))
+
+
+def _is_version_of(cls: type[EchoObject], dxn: str | None) -> bool:
+    """Whether an object of another class has another version of the type, and waits for its migration."""
+    name = _known_name(cls)
+    return name is None or (dxn or "").startswith(f"dxn:type:{name.typename}:")
 
 
 def _article(cls: type[EchoObject]) -> str:
