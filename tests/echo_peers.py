@@ -35,6 +35,7 @@ class MemorySource:
         self.cache: dict[str, Document] = {}
         self.loads = 0
         self.damaged: set[str] = set()
+        self.given_up: dict[str, Heads] = {}
         self.sessions: list[RepoSession] = []
 
     def add(self, id_: str, document: Document, space: str = SPACE) -> None:
@@ -65,6 +66,9 @@ class MemorySource:
 
     def documents(self, space_id: str) -> Mapping[str, Heads]:
         return {id_: entry.heads for id_, entry in self.index.items() if entry.space_id == space_id}
+
+    def reclaimed(self, document_id: str) -> Heads | None:
+        return self.given_up.get(document_id)
 
     def load(self, document_id: str) -> Document:
         if document_id in self.damaged:

@@ -148,14 +148,21 @@ class Document:
                 for one in self._inner.get_changes([])
             ]
 
-    def fork(self, heads: Iterable[bytes] | None = None) -> Document:
+    def fork(self, heads: Iterable[bytes] | None = None, *, actor: bytes | None = None) -> Document:
         """A copy that writes under its own actor, as of those heads or as of now.
+
+        Args:
+            heads: Changes of this document, which the copy has with all that they depend on; None: all changes.
+            actor: 16 bytes under which nobody writes anything else; random where None.
 
         Raises:
             InvalidValueError: Heads that this document does not have.
         """
         with self._guarded(InvalidValueError, "the document never had these heads"):
-            return Document(self._inner.fork(None if heads is None else list(heads)))
+            copy = self._inner.fork(None if heads is None else list(heads))
+            if actor is not None:
+                copy.set_actor(actor)
+            return Document(copy)
 
     def merge(self, other: Document) -> None:
         """Take over every change of another copy."""

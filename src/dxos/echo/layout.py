@@ -136,13 +136,17 @@ def replace_links(root: Document, document_ids: Mapping[str, str]) -> int:
     return removed
 
 
-def links(root: Document) -> dict[str, str]:
+def links(root: Document, heads: Heads | None = None) -> dict[str, str]:
     """Document ids by object id, as far as they are valid.
+
+    Args:
+        root: The root document.
+        heads: Changes of the root: its links as they were with them; None: as they are now.
 
     Raises:
         DecodeError: The document cannot be read at all.
     """
-    found = root.to_python(("links",))
+    found = root.to_python(("links",), heads)
     if not isinstance(found, dict):
         return {}
     linked = {}

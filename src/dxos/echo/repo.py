@@ -55,6 +55,9 @@ class DocumentSource(Protocol):
     def documents(self, space_id: str) -> Mapping[str, Heads]:
         """The heads of every document of a space."""
 
+    def reclaimed(self, document_id: str) -> Heads | None:
+        """The heads that a document had when it was given up, at which it is not wanted back; None where it was not."""
+
     def load(self, document_id: str) -> Document:
         """The document, for reading and for receiving changes.
 
@@ -396,10 +399,14 @@ class RepoSession:
                 self._due[document_id] = None
                 different += 1
         for document_id, heads in theirs.items():
-            if heads and document_id not in ours and self._source.entry(document_id) is None:
+            if heads and document_id not in ours and self._is_new(document_id, heads):
                 self._want(document_id, now)
                 different += 1
         self._events.append(CollectionCompared(collection.space_id, different))
+
+    def _is_new(self, document_id: str, heads: Heads) -> bool:
+        """Whether a document that a peer has is neither here nor one that was given up as the peer has it."""
+        return self._source.entry(document_id) is None and self._source.reclaimed(document_id) != heads
 
     def _receive_sync(self, message: Sync, now: float) -> None:
         header = sync_message.parse(message.data)
@@ -463,6 +470,10 @@ class RepoSession:
         document_id = message.document_id
         if not header.heads:
             self._answer(Unavailable(document_id))  # The peer has nothing of it either.
+            return
+        if self._source.reclaimed(document_id) == header.heads:
+            self._forget(document_id)
+            self._answer(Unavailable(document_id))
             return
         if not any(space.remote_may_write for space in self._spaces.values()):
             self._refuse(document_id)

@@ -609,19 +609,19 @@ class Documents:
         """Give documents up, with the rows of their objects; how many bytes they took."""
         with self._database.transaction():
             freed_bytes = sum(map(self._documents.reclaim, document_ids))
-        for document_id in document_ids:
-            self.discard(document_id)
+        for one in document_ids:
+            self.discard(one)
         return freed_bytes
 
     def compact(self, document_ids: Sequence[str]) -> None:
         """Make one snapshot of each of these documents."""
         with self._database.transaction():
-            for document_id in document_ids:
+            for one in document_ids:
                 try:
-                    document = self._load(document_id)
-                    self._documents.replace_with_snapshot(document_id, document.save(), document.heads)
+                    document = self._load(one)
+                    self._documents.replace_with_snapshot(one, document.save(), document.heads)
                 except CorruptionError as error:
-                    self.quarantine(document_id, str(error))
+                    self.quarantine(one, str(error))
 
     # --- Peers: what `dxos.echo.repo` asks of its source ------------------------------------------------------------
 

@@ -26,12 +26,14 @@ from dxos.halo.issuer import Issuer
 from dxos.halo.roles import SpaceRole
 from dxos.keys import PublicKey
 from dxos.keys.ids import swarm_topic
+from dxos.limits import COMPACT_DOCUMENTS, SHRINK_PAGES
 from dxos.mesh.connection import Connection
 from dxos.mesh.network import Network, Swarm
 from dxos.mesh.topology import Mmst
 from dxos.spaces.admission import AdmissionDiscovery
 from dxos.spaces.authentication import Authentication
 from dxos.spaces.documents import Documents
+from dxos.spaces.epochs import Epochs
 from dxos.spaces.feeds import FeedReplication
 from dxos.spaces.gossip import Gossip
 from dxos.spaces.identity import HaloIdentity
@@ -111,6 +113,7 @@ class Space:
             changed=self._notify,
         )
         self.notarization = Notarization(self.pipeline)
+        self.epochs = Epochs(self.id, self.key, context.documents, context.profile.documents)
 
     # --- What it is -----------------------------------------------------------------------------------------------
 
@@ -243,6 +246,57 @@ class Space:
         except StorageError as error:
             _log.warning("space %s does not know the new profile yet: %s", self.id, error)
 
+    # --- Epochs ---------------------------------------------------------------------------------------------------
+
+    def create_epoch(self) -> None:
+        """Begin a new epoch: a root without history and without deleted objects, which are given up. Not yet durable.
+
+        Raises:
+            SpaceNotReadyError: The space is not open.
+            NotAllowedError: This identity may only read, or this device cannot write to the space's records yet.
+            StorageError: Nothing was written.
+        """
+        root_id, last = self.root_id, self.pipeline.state.current_epoch
+        if self.state is not State.READY or root_id is None or last is None:
+            raise SpaceNotReadyError("only a space that is open can begin an epoch", space_id=self.id)
+        if not self.role.may_write:
+            raise NotAllowedError("this identity may read this space, not begin an epoch", space_id=self.id)
+        if not self.pipeline.can_write:
+            raise NotAllowedError(
+                "this device cannot write to the space's records until another member has been online with it",
+                space_id=self.id,
+            )
+        made = self.epochs.begin(root_id)
+        try:
+            self.pipeline.write(
+                self._issuer.epoch(
+                    self.key,
+                    number=last.number + 1,
+                    automerge_root=f"automerge:{made}",
+                    now_ms=self._context.now_ms(),
+                    previous_id=last.id,
+                    timeframe=last.timeframe,
+                )
+            )
+        except BaseException:
+            self._context.documents.reclaim([made])
+            raise
+        self._context.documents.set_root(self.id, made)  # At once: what is added next is linked by the new root.
+        self._context.replicator.space_changed(self.id)
+        self._follow_epochs()
+
+    async def compact(self) -> None:
+        """Make one snapshot of each document, and give what is unused of the file back to the disk.
+
+        Cancelling leaves what was done so far; nothing is lost.
+        """
+        database, pending = self._context.profile.database, self.epochs.uncompacted()
+        for start in range(0, len(pending), COMPACT_DOCUMENTS):
+            self._context.documents.compact(pending[start : start + COMPACT_DOCUMENTS])
+            await anyio.lowlevel.checkpoint()
+        while database.shrink(SHRINK_PAGES):
+            await anyio.lowlevel.checkpoint()
+
     # --- Life -----------------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
@@ -277,6 +331,7 @@ class Space:
         """Keep the space open until `close`; after `begin`."""
         assert self.is_running, "begin comes before run"
         processed = self.pipeline.processed.subscribe(self._credential_processed)
+        changed = self._context.documents.changed.subscribe(self._documents_changed)
         try:
             await anyio.lowlevel.checkpoint_if_cancelled()  # The network may be ending: nothing is joined any more.
             async with anyio.create_task_group() as tasks:
@@ -295,6 +350,7 @@ class Space:
                 tasks.cancel_scope.cancel()
         finally:
             processed.unsubscribe()
+            changed.unsubscribe()
             self._swarm = None
             self._context.documents.close_space(self.id)
             self.is_running = False
@@ -322,7 +378,24 @@ class Space:
                     self._context.replicator.space_changed(self.id)
                     if self.state is not State.READY:
                         self._enter(State.READY)
+                    self._follow_epochs()
             await self.changes.wait()
+
+    def _follow_epochs(self) -> None:
+        epochs = (epoch.automerge_root or "" for epoch in self.pipeline.state.epochs)
+        roots = dict.fromkeys(root.removeprefix("automerge:") for root in epochs if root)
+        current = self.root_id
+        if current is None:
+            return
+        roots.pop(current, None)  # An epoch may name the same root again, as those of JavaScript without a migration.
+        self.epochs.note_roots([*roots, current])
+        if self.epochs.is_due:
+            self.epochs.follow(may_write=self.role.may_write)
+
+    def _documents_changed(self, document_ids: tuple[str, ...]) -> None:
+        self.epochs.note_changed(document_ids)
+        if self.epochs.is_due:
+            self.changes.notify()
 
     async def _admit_own_feeds(self) -> None:
         """Have this device's feeds admitted, so that it can write credentials; needs another member online."""
