@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar
 from dxos.echo.mutation import Mutation
 from dxos.echo.query import Query
 from dxos.echo.revision import Conflict, Revision
-from dxos.echo.rows import ObjectRow
+from dxos.echo.rows import ObjectRow, Path
 from dxos.errors import DxosError
 from dxos.halo.invitation import Invitation
 from dxos.halo.roles import SpaceRole
@@ -448,6 +448,24 @@ class DataService(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class SearchHit:
+    """One object that a search has found."""
+
+    state: ObjectState
+    score: float  # How good it is (BM25); more is better, and only hits of one search compare.
+    snippet: str  # The part of a text around what was found, which is in [brackets].
+
+
+@dataclass(frozen=True, slots=True)
+class QueryPlan:
+    """How a query is answered."""
+
+    steps: tuple[str, ...]  # In SQLite's words.
+    index: str | None  # What leads to the rows: a property's path, `type`, `id`, …; None: all are looked at.
+    rows: int  # How many objects are looked at, where no limit ends it earlier.
+
+
 class QueryService(Protocol):
     """Queries, answered from rows."""
 
@@ -456,6 +474,16 @@ class QueryService(Protocol):
         ...
 
     async def count(self, space_id: str, query: Query) -> int: ...
+
+    async def search(self, space_id: str, query: Query) -> tuple[SearchHit, ...]:
+        """What the query's search finds, the best first, whatever order the query asks for."""
+        ...
+
+    async def explain(self, space_id: str, query: Query) -> QueryPlan: ...
+
+    async def create_index(self, space_id: str, path: Path, *, by_type: bool) -> None:
+        """Have an index on a property, whatever the number of objects; `by_type`: for queries that name the type."""
+        ...
 
 
 # --- History ---------------------------------------------------------------------------------------------------------

@@ -5,12 +5,15 @@ from typing import final
 
 import anyio.lowlevel
 
+from dxos import words
 from dxos.aio import Subscription
 from dxos.echo.query import Query
+from dxos.echo.rows import Path
 from dxos.errors import NotAllowedError
-from dxos.services.contract import Edit, Next, ObjectState
+from dxos.services.contract import Edit, Next, ObjectState, QueryPlan, SearchHit
 from dxos.spaces.documents import ObjectEdit, StoredObject
 from dxos.spaces.peer import Peer
+from dxos.spaces.queries import searches
 
 
 @final
@@ -49,14 +52,35 @@ class QueryServiceHost:
         self._peer = peer
 
     async def execute(self, space_id: str, query: Query) -> tuple[ObjectState, ...]:
-        await anyio.lowlevel.checkpoint()
-        self._peer.spaces.get(space_id)
+        await self._prepare(space_id, query)
         return tuple(map(_state, self._peer.documents.select(space_id, query)))
 
     async def count(self, space_id: str, query: Query) -> int:
+        await self._prepare(space_id, query)
+        return self._peer.documents.count(space_id, query)
+
+    async def search(self, space_id: str, query: Query) -> tuple[SearchHit, ...]:
+        await self._prepare(space_id, query)
+        found = self._peer.documents.search(space_id, query)
+        return tuple(SearchHit(_state(one), score, words.snippet(query.search, one.row.data)) for one, score in found)
+
+    async def explain(self, space_id: str, query: Query) -> QueryPlan:
+        await self._prepare(space_id, query)
+        plan = self._peer.documents.explain(space_id, query)
+        return QueryPlan(plan.steps, plan.index, plan.rows)
+
+    async def create_index(self, space_id: str, path: Path, *, by_type: bool) -> None:
         await anyio.lowlevel.checkpoint()
         self._peer.spaces.get(space_id)
-        return self._peer.documents.count(space_id, query)
+        self._peer.documents.make_index(path, by_type=by_type)
+
+    async def _prepare(self, space_id: str, query: Query) -> None:
+        """Let others run, and read the words of changed objects piece by piece if the query searches."""
+        await anyio.lowlevel.checkpoint()
+        self._peer.spaces.get(space_id)
+        while searches(query) and self._peer.documents.index_words():
+            await anyio.lowlevel.checkpoint()
+            self._peer.spaces.get(space_id)
 
 
 def _state(stored: StoredObject) -> ObjectState:

@@ -16,6 +16,11 @@ def to_condition(query: asked.Query) -> kept.Condition:
     return kept.And((condition, kept.Matches((), query.search))) if query.search else condition
 
 
+def searches(query: asked.Query) -> bool:
+    """Whether the query is about words, whose index has to be up to date."""
+    return kept.searches(to_condition(query))
+
+
 def to_order(query: asked.Query) -> tuple[kept.Order, ...]:
     """What the matches are sorted by."""
     return tuple(kept.Order(order.path, order.descending) for order in query.order)

@@ -23,11 +23,12 @@ import anyio
 import anyio.lowlevel
 from anyio.abc import TaskGroup
 
+from dxos import words
 from dxos.echo.difference import differences, merge_rows
 from dxos.echo.mutation import SetDeleted, apply_to_row, check_value
 from dxos.echo.query import Query, select
 from dxos.echo.revision import Conflict, Revision
-from dxos.echo.rows import ObjectRow
+from dxos.echo.rows import ObjectRow, Path
 from dxos.errors import (
     AlreadyJoinedError,
     AuthenticationError,
@@ -67,6 +68,8 @@ from dxos.services.contract import (
     Presence,
     Profile,
     Progress,
+    QueryPlan,
+    SearchHit,
     SpaceArchive,
     SpaceInfo,
     SpaceMember,
@@ -678,7 +681,19 @@ class _Query(_Service):
         return tuple(objects[row.object_id] for row in select(query, (one.row for one in objects.values())))
 
     async def count(self, space_id: str, query: Query) -> int:
-        return len(await self.execute(space_id, query))
+        return len(await self.execute(space_id, replace(query, limit=None, offset=0)))
+
+    async def search(self, space_id: str, query: Query) -> tuple[SearchHit, ...]:
+        found = await self.execute(space_id, query)
+        return tuple(SearchHit(one, 1.0, words.snippet(query.search, one.row.data)) for one in found)
+
+    async def explain(self, space_id: str, query: Query) -> QueryPlan:
+        await self._called("query.explain")
+        return QueryPlan(("SCAN",), None, len(self._host.shared(space_id).objects))
+
+    async def create_index(self, space_id: str, path: Path, *, by_type: bool) -> None:
+        await self._called("query.create_index")
+        self._host.shared(space_id)
 
 
 class _History(_Service):
