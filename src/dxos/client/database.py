@@ -10,8 +10,21 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Mapping,
+    Sequence,
+    Sized,
+)
+from contextlib import aclosing, asynccontextmanager, nullcontext
 from dataclasses import replace
+from datetime import datetime
 from itertools import islice
 from typing import Any, TypeVar, final, overload
 from weakref import WeakValueDictionary
@@ -20,6 +33,8 @@ import anyio
 import anyio.lowlevel
 
 from dxos.aio import Subscription
+from dxos.client.batch import OPEN_BATCHES, Batch
+from dxos.client.history import PastSpace
 from dxos.client.live import FOREIGN_REFERENCE, plain, references_in
 from dxos.client.migration import Migration
 from dxos.client.object import EchoObject, become, object_of, set_deleted
@@ -29,13 +44,14 @@ from dxos.client.state import Core, core_of
 from dxos.client.types import encode_equalities, object_class, object_from
 from dxos.echo.query import And, Equals, Everything, Filter, HasType, Or
 from dxos.echo.query import Query as PlainQuery
+from dxos.echo.revision import Conflict, Revision
 from dxos.echo.rows import ObjectRow, reference
 from dxos.echo.schema import SCHEMA_TYPE
 from dxos.errors import ClosedError, DxosError, InvalidValueError, ObjectNotFoundError, UsageError
 from dxos.keys.ids import is_object_id
-from dxos.limits import UPDATE_OBJECTS_MAX
+from dxos.limits import BATCH_OBJECTS_MAX, UPDATE_OBJECTS_MAX
 from dxos.services import contract
-from dxos.services.contract import DataService, ObjectState, QueryService
+from dxos.services.contract import DataService, HistoryService, ObjectState, Progress, QueryService
 
 T = TypeVar("T", bound=EchoObject)
 Wanted = Filter | PlainQuery | Mapping[str, Any] | type | None
@@ -50,17 +66,26 @@ class Database:
 
     Args:
         space_id: Of the space.
-        data, query: The services.
+        data, query, history: The services.
         spawn: Starts a task that ends with the client.
         gate: Raises if nothing can be written to the space now.
     """
 
     def __init__(
-        self, space_id: str, data: DataService, query: QueryService, spawn: Spawn, gate: Callable[[], None]
+        self,
+        space_id: str,
+        data: DataService,
+        query: QueryService,
+        history: HistoryService,
+        spawn: Spawn,
+        gate: Callable[[], None],
     ) -> None:
+        self._history = history
         self._space_id, self._data, self._query, self._spawn, self._gate = space_id, data, query, spawn, gate
         self._objects: WeakValueDictionary[str, EchoObject] = WeakValueDictionary()
         self._unsent: dict[str, EchoObject] = {}
+        self._batches: list[Batch] = []  # Whose blocks are running.
+        self._unsent_batches: list[Batch] = []
         self._followed: dict[str, EchoObject] = {}  # With subscribers of their own, so they must not go.
         self._sending = False
         self._idle: anyio.Event | None = None
@@ -188,6 +213,101 @@ class Database:
             raise ObjectNotFoundError(f"Object {target.id} is not in this space.")
         set_deleted(target, True)
 
+    @asynccontextmanager
+    async def batch(self) -> AsyncIterator[None]:
+        """Make all edits of a block one change: on every peer all of them arrive, or none.
+
+            async with space.db.batch():
+                source.amount -= 5
+                target.amount += 5
+
+        What the block changes is read at once, and seen by subscribers, queries and peers when it ends. If it raises,
+        or the host refuses the change, everything is as it was before. What other tasks change meanwhile is not part
+        of it, but for objects that the block has changed. A block inside a block is part of that one.
+
+        Raises:
+            UsageError: More than BATCH_OBJECTS_MAX objects; for so many there is `add_all`.
+            DxosError: What the host refused the change with, such as StorageFullError.
+
+        Cancelling inside the block undoes it. While its end is waited for, the change is sent all the same.
+        """
+        if self._own_batch() is not None:
+            yield
+            return
+        self.check_writable()
+        await self._settle()  # What was changed before is no part of it.
+        batch = Batch()
+        self._batches.append(batch)
+        token = OPEN_BATCHES.set((*OPEN_BATCHES.get(), batch))
+        try:
+            yield
+            if len(batch.objects) > BATCH_OBJECTS_MAX:
+                raise UsageError(f"A batch changes at most {BATCH_OBJECTS_MAX} objects; `add_all` adds any number.")
+            if self._closed:
+                raise ClosedError("The client was closed before these edits were stored.")
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await self._settle()  # Edits of other tasks may be under way.
+            self._roll_back(list(batch.objects.values()))
+            raise
+        finally:
+            OPEN_BATCHES.reset(token)
+            self._batches.remove(batch)
+        if batch.objects:
+            self._unsent_batches.append(batch)
+            self._start_sending()
+            await batch.done.wait()
+            if batch.error is not None:
+                raise batch.error
+
+    async def add_all(
+        self,
+        values: Iterable[object] | AsyncIterable[object],
+        *,
+        progress: Callable[[Progress], object] | None = None,
+    ) -> list[str]:
+        """Add any number of objects, in pieces, so that neither memory nor anything else that runs suffers.
+
+        Args:
+            values: What `add` takes; taken from when there is room, so it may be a generator over a file.
+            progress: Called after each piece with how many are added, and of how many, as far as `values` has a length.
+
+        Returns:
+            Their ids, in the order of `values`. They are durable after the next `flush`.
+
+        Raises:
+            DxosError: What `add` raises, or the host refused a piece with. The pieces before it are added; of this one
+                nothing is. `detail["added_count"]` says how many objects are.
+
+        Cancelling leaves the pieces before the present one added.
+        """
+        total = len(values) if isinstance(values, Sized) else 0
+        added: list[str] = []
+        source = values if isinstance(values, AsyncIterable) else _each(values)
+        piece: list[object] = []
+        async with aclosing(source) if isinstance(source, AsyncGenerator) else nullcontext():
+            async for value in source:
+                piece.append(value)
+                if len(piece) == UPDATE_OBJECTS_MAX:
+                    await self._add_piece(piece, added)
+                    piece = []
+                    if progress is not None:
+                        progress(Progress(len(added), max(total, len(added))))
+        if piece:
+            await self._add_piece(piece, added)
+            if progress is not None:
+                progress(Progress(len(added), max(total, len(added))))
+        return added
+
+    async def _add_piece(self, piece: list[object], added: list[str]) -> None:
+        try:
+            async with self.batch():
+                ids = [self.add(value).id for value in piece]
+        except DxosError as error:
+            error.detail["added_count"] = len(added)
+            raise
+        added += ids
+
     async def flush(self) -> None:
         """Return when everything changed before is durable on the disk of this device.
 
@@ -201,6 +321,51 @@ class Database:
         if failure is not None:
             raise failure
         await self._data.flush(self._space_id)
+
+    # --- History ---
+
+    async def undo(self, target: EchoObject | None = None) -> bool:
+        """Take back what this device changed last in this space, in one turn, and keep what others have done since.
+
+        Args:
+            target: Look at the changes of this object alone; the same as `target.undo()`.
+
+        Returns:
+            Whether there was anything left to undo; also after a restart.
+
+        Raises:
+            NotAllowedError: This identity may only read.
+        """
+        return await self._reverse(self._history.undo, target)
+
+    async def redo(self, target: EchoObject | None = None) -> bool:
+        """Do again what was undone last, unless this device has made other changes since; as `undo`."""
+        return await self._reverse(self._history.redo, target)
+
+    async def _reverse(
+        self, reverse: Callable[[str, str | None], Awaitable[tuple[ObjectState, ...]]], target: EchoObject | None
+    ) -> bool:
+        if self._own_batch() is not None:
+            raise UsageError("Undo and redo are changes of their own; leave the batch first.")
+        self.check_writable()
+        await self._settle()
+        states = await reverse(self._space_id, None if target is None else target.id)
+        self._merge(states)
+        return bool(states)
+
+    async def revisions_of(self, target: EchoObject, limit: int) -> tuple[Revision, ...]:
+        """The newest changes of an object."""
+        await self._settle()
+        return await self._history.revisions(self._space_id, target.id, limit)
+
+    async def conflicts_of(self, target: EchoObject) -> tuple[Conflict, ...]:
+        """The properties of an object that are in conflict."""
+        await self._settle()
+        return await self._history.conflicts(self._space_id, target.id)
+
+    def at(self, moment: datetime | Revision) -> PastSpace:
+        """The space as it was; see `Space.at`."""
+        return PastSpace(self._space_id, moment, self._history, self.query, self._settle)
 
     # --- Reading ---
 
@@ -278,7 +443,21 @@ class Database:
 
     def edited(self, target: EchoObject) -> None:
         """Send the edits of this object in the next turn."""
-        self._unsent[target.id] = target
+        batch = next((one for one in self._batches if target.id in one.objects), None) or self._own_batch()
+        if batch is None:
+            self._unsent[target.id] = target
+            self._start_sending()
+            return
+        self._unsent.pop(target.id, None)
+        batch.objects[target.id] = target
+
+    def _own_batch(self) -> Batch | None:
+        """The batch in whose block the present task is."""
+        if not self._batches:
+            return None
+        return next((one for one in OPEN_BATCHES.get() if one in self._batches), None)
+
+    def _start_sending(self) -> None:
         if not self._sending:
             self._sending = True
             self._spawn(self._send)
@@ -389,43 +568,65 @@ class Database:
     async def _send(self) -> None:
         turn_left = 0  # Objects of this turn whose edits have been told of and not sent yet.
         try:
-            while self._unsent:
+            while self._unsent or self._unsent_batches:
                 if self._schemas:
                     for keeper in await self._schemas.take():
                         self.add(keeper)
+                if self._unsent_batches:
+                    await self._send_whole(self._unsent_batches.pop(0))
+                    continue
                 if not turn_left:
                     turn_left = len(self._unsent)
                     self._tell(list(self._unsent.values()))
                 next_ids = list(islice(self._unsent, min(turn_left, UPDATE_OBJECTS_MAX)))
                 turn_left -= len(next_ids)
-                await self._send_batch([self._unsent.pop(one) for one in next_ids])
+                error = await self._send_edits([self._unsent.pop(one) for one in next_ids])
+                self._failure = self._failure or error
                 # A long turn goes in several updates, so that it does not hold up everything else.
                 await anyio.lowlevel.checkpoint()
         finally:
             # Cancelled with edits unsent: the client is closing, and says so to whoever flushes.
             if self._unsent:
                 self._failure = self._failure or ClosedError("The client was closed before these edits were stored.")
+            for batch in self._unsent_batches:
+                batch.error = ClosedError("The client was closed before these edits were stored.")
+                batch.done.set()
+            self._unsent_batches.clear()
             self._sending = False
             idle, self._idle = self._idle, None
             if idle is not None:
                 idle.set()
 
-    async def _send_batch(self, batch: list[EchoObject]) -> None:
-        edits = [core_of(target).take() for target in batch]
+    async def _send_whole(self, batch: Batch) -> None:
+        targets = list(batch.objects.values())
+        batch.error = ClosedError("The client was closed before these edits were stored.")
+        try:
+            self._tell(targets)
+            batch.error = await self._send_edits(targets)
+        finally:
+            batch.done.set()
+
+    async def _send_edits(self, targets: list[EchoObject]) -> DxosError | None:
+        """Send the edits of these objects as one update; what it was refused with."""
+        edits = [core_of(target).take() for target in targets]
         try:
             states = await self._data.update(self._space_id, edits)
         except DxosError as error:
-            _log.warning("Edits of %d objects of space %s were refused: %s", len(batch), self._space_id, error)
-            self._failure = self._failure or error
-            for target in batch:
-                self._unsent.pop(target.id, None)
-            changed = [target for target in batch if core_of(target).roll_back()]
-            for target in changed:
-                if core_of(target).home is None:
-                    self._objects.pop(target.id, None)
-                    self._followed.pop(target.id, None)
-        else:
-            changed = [target for target, state in zip(batch, states, strict=True) if core_of(target).settle(state)]
+            _log.warning("Edits of %d objects of space %s were refused: %s", len(targets), self._space_id, error)
+            self._roll_back(targets)
+            return error
+        self._tell([target for target, state in zip(targets, states, strict=True) if core_of(target).settle(state)])
+        return None
+
+    def _roll_back(self, targets: list[EchoObject]) -> None:
+        """Give objects the state that the host has."""
+        for target in targets:
+            self._unsent.pop(target.id, None)
+        changed = [target for target in targets if core_of(target).roll_back()]
+        for target in changed:
+            if core_of(target).home is None:
+                self._objects.pop(target.id, None)
+                self._followed.pop(target.id, None)
         self._tell(changed)
 
     # --- Receiving ---
@@ -534,3 +735,8 @@ class Database:
 
     def __repr__(self) -> str:
         return f"<Database {self._space_id[:8]} {len(self._objects)} objects held, {len(self._unsent)} unsent>"
+
+
+async def _each(values: Iterable[object]) -> AsyncIterator[object]:
+    for value in values:
+        yield value

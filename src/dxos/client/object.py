@@ -15,10 +15,11 @@ from typing import Any, ClassVar, Self
 
 from dxos.aio import Subscription
 from dxos.client.live import LiveMap, Node, Shape, plain
-from dxos.client.state import Core, Owner, core_of, object_ids
+from dxos.client.state import Core, Home, Owner, core_of, object_ids
 from dxos.echo.mutation import SetDeleted, SetMeta, check_value
+from dxos.echo.revision import Conflict, Revision
 from dxos.echo.rows import Path
-from dxos.errors import InvalidValueError
+from dxos.errors import InvalidValueError, UsageError
 
 
 class EchoObject(Owner):
@@ -137,6 +138,47 @@ class EchoObject(Owner):
         if not isinstance(holder, LiveMap) or not isinstance(last, str):
             raise InvalidValueError(f"{place}: there is no text at this place")
         holder.splice(last, index, delete_count, insert)
+
+    async def history(self, *, limit: int = 100) -> tuple[Revision, ...]:
+        """The newest changes of this object, the last one first; own edits included.
+
+        Args:
+            limit: At most so many, and HISTORY_CHANGES_MAX.
+
+        Raises:
+            UsageError: The object is in no space.
+        """
+        return await self._home().revisions_of(self, limit)
+
+    async def conflicts(self) -> tuple[Conflict, ...]:
+        """The properties to which peers gave different values without knowing of each other, until one is assigned.
+
+        Elements of lists and characters of texts are kept side by side and are never in conflict; nor are a value and
+        its removal, where the value stays. The newest HISTORY_CHANGES_MAX changes are looked at.
+        """
+        return await self._home().conflicts_of(self)
+
+    async def undo(self) -> bool:
+        """Take back what this device changed last in this object, in one turn, and keep what others have done since.
+
+        The making of the object is a change too: undone, the object is removed. A change of its type is not undone.
+
+        Returns:
+            Whether there was anything left to undo; also after a restart.
+
+        Raises:
+            NotAllowedError: This identity may only read.
+        """
+        return await self._home().undo(self)
+
+    async def redo(self) -> bool:
+        """Do again what was undone last, unless this device has changed the object since; as `undo`."""
+        return await self._home().redo(self)
+
+    def _home(self) -> Home:
+        if self._core.home is None:
+            raise UsageError("This object is in no space yet: `space.db.add(obj)` first.")
+        return self._core.home
 
     def subscribe(self, callback: Callable[[EchoObject], object]) -> Subscription:
         """Have `callback` called after each change of this object, whoever made it; own edits once per turn.

@@ -46,6 +46,11 @@ class Query(Generic[T]):
     def __init__(self, database: Database, query: PlainQuery) -> None:
         self._database, self._query = database, query
 
+    @property
+    def plain(self) -> PlainQuery:
+        """The question as a value, for the host."""
+        return self._query
+
     def order_by(self, *names: str, descending: bool = False) -> Query[T]:
         """The same objects, sorted by properties; a dot goes into nested maps: `shop.aisle`."""
         orders = tuple(Order(tuple(name.split(".")), descending) for name in names)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any, Final, Protocol, final, overload
 
 import anyio
 
 from dxos.aio import Changes, Subscription
 from dxos.client.database import Database, Spawn
+from dxos.client.history import PastSpace
 from dxos.client.invitations import (
     AuthenticatingInvitation,
     CancellableInvitation,
@@ -18,19 +20,24 @@ from dxos.client.invitations import (
 )
 from dxos.client.object import EchoObject
 from dxos.client.observable import MulticastObservable, Source
+from dxos.echo.revision import Revision
 from dxos.errors import DeadlineError, DxosError, NotAllowedError, SpaceNotReadyError
 from dxos.halo.invitation import AuthMethod, Invitation
 from dxos.halo.roles import SpaceRole
 from dxos.keys import PublicKey
 from dxos.services.contract import (
     CredentialInfo,
+    Next,
     PipelineState,
     Presence,
+    Progress,
     Services,
+    SpaceArchive,
     SpaceInfo,
     SpaceMember,
     SpaceMessage,
     SpaceState,
+    SpaceStats,
 )
 
 _READ_ONLY: Final = frozenset({SpaceRole.READER, SpaceRole.REMOVED})
@@ -46,7 +53,7 @@ class Space:
 
     def __init__(self, info: SpaceInfo, services: Services, invitations: InvitationsProxy, spawn: Spawn) -> None:
         self._info, self._services, self._invitations, self._spawn = info, services, invitations, spawn
-        self._db = Database(info.id, services.data, services.query, spawn, self._check_writable)
+        self._db = Database(info.id, services.data, services.query, services.history, spawn, self._check_writable)
         self._properties: EchoObject | None = None
         self._opening = False
         self._stale = False  # Whether rows may have been missed, because nobody followed them.
@@ -268,9 +275,72 @@ class Space:
         """
         await self.update_member_role(member, SpaceRole.REMOVED)
 
+    def at(self, moment: datetime | Revision) -> PastSpace:
+        """The space as it was, to be read.
+
+        Args:
+            moment: When, in local time if it has no time zone; or a revision from `obj.history()`: right after it.
+
+        Raises:
+            UsageError: Nobody knows when the revision was made.
+        """
+        return self._db.at(moment)
+
     async def query_credentials(self) -> list[CredentialInfo]:
         """The credentials of the space, in the order in which they were processed."""
         return await self._services.spaces.query_credentials(self.id)
+
+    # --- Epochs and room ---
+
+    async def create_epoch(self) -> None:
+        """Begin anew without old history and without deleted objects, which are given up here and by all who follow.
+
+        Every member goes over to the new epoch when it hears of it. Whoever was away loses nothing: what they added and
+        edited meanwhile is taken over. Objects that others deleted stay deleted. Cancelling leaves it begun, or not.
+
+        Raises:
+            SpaceNotReadyError: The space is not open.
+            NotAllowedError: You are READER, or no other member has been online since this device joined.
+        """
+        if self.is_open:
+            await self._db.flush()
+        await self._services.spaces.create_epoch(self.id)
+
+    async def compact(self) -> None:
+        """Store each object as one piece, without giving up history, and give unused room back to the disk.
+
+        Cancelling leaves what was done so far.
+
+        Raises:
+            SpaceNotReadyError: The space is not open.
+        """
+        if self.is_open:
+            await self._db.flush()
+        await self._services.spaces.compact(self.id)
+
+    async def stats(self) -> SpaceStats:
+        """What the space takes on the disk, what of it could be freed, and what was.
+
+        Raises:
+            SpaceNotReadyError: The space is not open.
+        """
+        return await self._services.spaces.query_stats(self.id)
+
+    async def export_archive(self, *, progress: Next[Progress] | None = None) -> SpaceArchive:
+        """The whole space as one file, its history included, that JavaScript peers import too.
+
+        `client.spaces.import_archive` makes a new space of it. Objects that have not arrived here yet, or are damaged,
+        are not in it: `missing` counts them.
+
+        Args:
+            progress: Called with how many documents are done, and of how many.
+
+        Raises:
+            SpaceNotReadyError: The space is closed.
+        """
+        if self.is_open:
+            await self._db.flush()
+        return await self._services.spaces.export_space(self.id, progress or _ignore)
 
     # --- Messages ---
 
@@ -370,8 +440,14 @@ class Space:
         return f"<Space {self._short}{name} {self._state.get().name}>"
 
 
+def _ignore(_: Progress) -> None:
+    """Nobody wants to know."""
+
+
 class SpaceMaker(Protocol):
     """What the list of spaces asks of the client."""
+
+    async def import_archive(self, contents: bytes, progress: Next[Progress]) -> Space: ...
 
     async def create_space(self, properties: Mapping[str, Any] | None = None, /, **more: Any) -> Space: ...
 
@@ -406,6 +482,22 @@ class SpaceList(Source[tuple[Space, ...]]):
     async def create(self, properties: Mapping[str, Any] | None = None, /, **more: Any) -> Space:
         """The same as `client.create_space`."""
         return await self._maker.create_space(properties, **more)
+
+    async def import_archive(self, archive: SpaceArchive | bytes, *, progress: Next[Progress] | None = None) -> Space:
+        """Make a new space with a copy of what an archive holds; this identity is its owner and only member.
+
+        Args:
+            archive: From `space.export_archive`, or the content of a file, which a JavaScript peer may have written.
+            progress: Called with how many documents are done, and of how many.
+
+        Raises:
+            InvalidValueError: It is no archive of a space, or damaged; nothing is left of it.
+            IdentityMissingError: This device has no identity yet.
+
+        Cancelling leaves nothing of it, or the whole space.
+        """
+        contents = archive.contents if isinstance(archive, SpaceArchive) else archive
+        return await self._maker.import_archive(contents, progress or _ignore)
 
     def join(self, invitation: Invitation | str) -> AuthenticatingInvitation:
         """The same as `client.accept_invitation`."""

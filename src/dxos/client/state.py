@@ -21,6 +21,7 @@ from weakref import WeakValueDictionary
 
 from dxos.client.observable import Signal
 from dxos.echo.mutation import Mutation, apply_to_row, check
+from dxos.echo.revision import Conflict, Revision
 from dxos.echo.rows import ObjectRow, Path, reference, same_value
 from dxos.errors import InvalidValueError, ObjectNotFoundError, UsageError
 from dxos.keys.ids import make_object_id
@@ -77,6 +78,14 @@ class Home(Protocol):
         ...
 
     async def load(self, target: EchoObject) -> None: ...
+
+    async def revisions_of(self, target: EchoObject, limit: int) -> tuple[Revision, ...]: ...
+
+    async def conflicts_of(self, target: EchoObject) -> tuple[Conflict, ...]: ...
+
+    async def undo(self, target: EchoObject | None = None) -> bool: ...
+
+    async def redo(self, target: EchoObject | None = None) -> bool: ...
 
 
 class Place(Protocol):
