@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -31,6 +32,20 @@ _LABELS: Final = {
     "synced": "Synced",
     "refused_changes": "Refused changes",
     "error": "Error",
+}
+_STATS_LABELS: Final = {
+    "epoch": "Epoch",
+    "objects": "Objects",
+    "documents": "Documents",
+    "snapshot_bytes": "Bytes in snapshots",
+    "change_bytes": "Bytes in changes since",
+    "changes": "Changes since",
+    "deleted_documents": "Deleted, freed by an epoch",
+    "deleted_bytes": "Bytes of these",
+    "reclaimed_documents": "Freed so far",
+    "reclaimed_bytes": "Bytes of these, freed",
+    "file_bytes": "Bytes of the profile's file",
+    "free_bytes": "Unused, freed by compact",
 }
 _COLUMNS: Final = {name: _LABELS[name] for name in ("name", "id", "state", "role", "members", "objects")}
 _MEMBER_COLUMNS: Final = {"name": "Name", "role": "Role", "presence": "Presence", "self": "You", "did": "DID"}
@@ -117,6 +132,34 @@ async def join(
         require_identity(client)
         space = await joining.join(session, client, code, auth_code)
         session.output.result(await _document(space), fields(_LABELS))
+
+
+@command(app, "stats")
+async def stats(session: Session, space: SpaceArgument) -> None:
+    """Show what a space takes on the disk, what of it could be freed, and what was."""
+    async with session.client() as client:
+        found = await ready_space(client, space)
+        session.output.result(asdict(await found.stats()), fields(_STATS_LABELS))
+
+
+@command(app, "epoch")
+async def epoch(session: Session, space: SpaceArgument) -> None:
+    """Begin a new epoch: deleted objects and the old history of the space's list of objects are given up."""
+    async with session.client() as client:
+        found = await ready_space(client, space)
+        await found.create_epoch()
+        session.output.result(asdict(await found.stats()), fields(_STATS_LABELS))
+
+
+@command(app, "compact")
+async def compact(session: Session, space: SpaceArgument) -> None:
+    """Store each object as one piece, and give unused room back to the disk; nothing is given up."""
+    async with session.client() as client:
+        found = await ready_space(client, space)
+        with session.output.progress() as say:
+            say("Compacting")
+            await found.compact()
+        session.output.result(asdict(await found.stats()), fields(_STATS_LABELS))
 
 
 @command(app, "watch")

@@ -332,6 +332,24 @@ class SpaceInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class SpaceStats:
+    """What a space takes on this disk, what of it could be freed, and what was. All sizes in bytes."""
+
+    epoch: int | None  # Number of the current epoch.
+    objects: int  # Deleted ones are not among them.
+    documents: int  # One for each object, and the roots.
+    snapshot_bytes: int  # Documents as snapshots.
+    change_bytes: int  # Changes since those snapshots, and documents that have none: `compact` makes less of them.
+    changes: int  # How many pieces these are.
+    deleted_documents: int  # Documents of deleted objects only: a new epoch frees them.
+    deleted_bytes: int
+    reclaimed_documents: int  # Given up so far: deleted objects, and roots of earlier epochs.
+    reclaimed_bytes: int
+    file_bytes: int  # The profile's database with all its spaces, without its log.
+    free_bytes: int  # Of it, unused: `compact` gives it back to the disk.
+
+
+@dataclass(frozen=True, slots=True)
 class SpaceMessage:
     """A message that a peer posted to a channel of a space."""
 
@@ -375,6 +393,18 @@ class SpacesService(Protocol):
     def subscribe_messages(self, space_id: str, channel: str, next: Next[SpaceMessage]) -> Subscription: ...
 
     async def query_credentials(self, space_id: str) -> list[CredentialInfo]: ...
+
+    async def create_epoch(self, space_id: str) -> None:
+        """Begin a new epoch; durable, and followed here, when this returns. Raises NotAllowedError for a READER."""
+        ...
+
+    async def compact(self, space_id: str) -> None:
+        """Make one snapshot of each document, and give what is unused of the file back to the disk."""
+        ...
+
+    async def query_stats(self, space_id: str) -> SpaceStats:
+        """What the space takes; it is READY."""
+        ...
 
     async def export_space(self, space_id: str, next: Next[Progress]) -> SpaceArchive:
         """Everything in a space that is READY, as one file."""

@@ -4,8 +4,10 @@ from collections.abc import Callable, Hashable
 from dataclasses import replace
 from typing import final
 
+import anyio.lowlevel
 from anyio.abc import TaskGroup
 
+from dxos.echo.query import Query
 from dxos.errors import DecodeError, NotAllowedError
 from dxos.halo.roles import FeedDesignation, SpaceRole
 from dxos.keys import PublicKey
@@ -16,10 +18,13 @@ from dxos.services.contract import (
     Next,
     PipelineState,
     Presence,
+    Progress,
+    SpaceArchive,
     SpaceInfo,
     SpaceMember,
     SpaceMessage,
     SpaceState,
+    SpaceStats,
     Subscription,
 )
 from dxos.services.halo import describe_credentials, follow, from_profile_document
@@ -137,6 +142,44 @@ class SpacesServiceHost:
 
     async def query_credentials(self, space_id: str) -> list[CredentialInfo]:
         return describe_credentials(self._peer.spaces.get(space_id).pipeline.state.credentials)
+
+    async def create_epoch(self, space_id: str) -> None:
+        self._peer.spaces.ready(space_id).create_epoch()
+        await self._peer.sync()
+
+    async def compact(self, space_id: str) -> None:
+        await self._peer.spaces.ready(space_id).compact()
+        await self._peer.sync()
+
+    async def query_stats(self, space_id: str) -> SpaceStats:
+        await anyio.lowlevel.checkpoint()
+        space, database = self._peer.spaces.ready(space_id), self._peer.profile.database
+        sizes, epoch = space.epochs.sizes(), space.pipeline.state.current_epoch
+        return SpaceStats(
+            epoch=None if epoch is None else epoch.number,
+            objects=self._peer.documents.count(space_id, Query()),
+            documents=sizes.documents_count,
+            snapshot_bytes=sizes.snapshot_bytes,
+            change_bytes=sizes.chunk_bytes,
+            changes=sizes.chunks_count,
+            deleted_documents=sizes.deleted_count,
+            deleted_bytes=sizes.deleted_bytes,
+            reclaimed_documents=sizes.reclaimed_count,
+            reclaimed_bytes=sizes.reclaimed_bytes,
+            file_bytes=database.file_bytes,
+            free_bytes=database.free_bytes,
+        )
+
+    async def export_space(self, space_id: str, next: Next[Progress]) -> SpaceArchive:
+        exported = await self._peer.spaces.export_archive(space_id, _tell(next))
+        return SpaceArchive(f"{space_id}.tar", exported.contents, exported.missing)
+
+    async def import_space(self, contents: bytes, next: Next[Progress]) -> SpaceInfo:
+        return self._describe(await self._peer.spaces.import_archive(contents, _tell(next)))
+
+
+def _tell(next: Next[Progress]) -> Callable[[int, int], None]:
+    return lambda done, total: next(Progress(done, total))
 
 
 def _reader(channel: str, next: Next[SpaceMessage]) -> Callable[[GossipMessage], None]:

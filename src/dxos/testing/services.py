@@ -75,6 +75,7 @@ from dxos.services.contract import (
     SpaceMember,
     SpaceMessage,
     SpaceState,
+    SpaceStats,
     Subscription,
     SystemStatus,
 )
@@ -156,6 +157,8 @@ class _SharedSpace:
     objects: dict[str, ObjectState] = field(default_factory=dict)
     changes: _Stream[tuple[ObjectState, ...]] = field(default_factory=_Stream)
     past: list[_Past] = field(default_factory=list)
+    epoch: int = 0
+    reclaimed: int = 0  # Objects that epochs have given up.
 
     @property
     def id(self) -> str:
@@ -293,7 +296,7 @@ class FakeServices:
             key=space.key,
             state=state,
             members=tuple(members),
-            pipeline=PipelineState(epoch=0),
+            pipeline=PipelineState(epoch=space.epoch),
             role=space.role_of(self),
             properties_id=space.properties_id if state is SpaceState.READY else None,
             cached_name=name,
@@ -610,6 +613,30 @@ class _Spaces(_Service):
         await self._called("spaces.query_credentials")
         self._host.shared(space_id)
         return []
+
+    async def create_epoch(self, space_id: str) -> None:
+        await self._called("spaces.create_epoch")
+        space = self._host.shared(space_id)
+        if not space.role_of(self._host).may_write:
+            raise NotAllowedError("This identity may only read.")
+        deleted = [one for one, state in space.objects.items() if state.row.deleted]
+        for one in deleted:
+            del space.objects[one]
+        space.epoch += 1
+        space.reclaimed += len(deleted)
+        self._host._members_changed(space)
+
+    async def compact(self, space_id: str) -> None:
+        await self._called("spaces.compact")
+        self._host.shared(space_id)
+
+    async def query_stats(self, space_id: str) -> SpaceStats:
+        """Without a CRDT there are no documents, and nothing has a size."""
+        await self._called("spaces.query_stats")
+        space = self._host.shared(space_id)
+        deleted = sum(state.row.deleted for state in space.objects.values())
+        objects = len(space.objects) - deleted
+        return SpaceStats(space.epoch, objects, len(space.objects), 0, 0, 0, deleted, 0, space.reclaimed, 0, 0, 0)
 
     async def export_space(self, space_id: str, next: Next[Progress]) -> SpaceArchive:
         """Without a CRDT there are no documents: an archive of this host is one for such hosts only."""

@@ -225,3 +225,14 @@ def test_a_bug_is_told_as_one(alice: Dx, monkeypatch: pytest.MonkeyPatch, capsys
     monkeypatch.setattr("dxos.cli.object.ready_space", broken)
     assert alice.json("object", "list", "Groceries", code=1)["error"]["code"] == "internal"
     assert "Traceback" not in alice.said
+
+
+def test_an_epoch_frees_what_was_deleted_and_the_statistics_say_so(alice: Dx) -> None:
+    (milk,) = alice.json("object", "add", "Groceries", '{"title": "Milk"}')
+    alice("object", "remove", "Groceries", milk["id"])
+    before = alice.json("space", "stats", "Groceries")
+    assert (before["epoch"], before["deleted_documents"], before["reclaimed_documents"]) == (0, 1, 0)
+    after = alice.json("space", "epoch", "Groceries")
+    assert (after["epoch"], after["deleted_documents"], after["reclaimed_documents"]) == (1, 0, 1)
+    assert alice.json("space", "compact", "Groceries") == after
+    assert "Deleted, freed by an epoch" in alice("space", "stats", "Groceries")
