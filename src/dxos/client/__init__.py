@@ -6,10 +6,13 @@ from dxos.client.config import Config
 from dxos.client.database import Database
 from dxos.client.invitations import AuthenticatingInvitation, CancellableInvitation
 from dxos.client.live import LiveList, LiveMap
+from dxos.client.migration import Migration, migration
 from dxos.client.object import EchoObject
 from dxos.client.observable import MulticastObservable
 from dxos.client.query import Query, QueryUpdate
+from dxos.client.router import DbRouter
 from dxos.client.space import Space, SpaceList
+from dxos.client.types import Object, Ref, Relation, Struct, field
 
 __all__ = [
     "AuthenticatingInvitation",
@@ -17,13 +20,21 @@ __all__ = [
     "Client",
     "Config",
     "Database",
+    "DbRouter",
     "EchoObject",
     "LiveList",
     "LiveMap",
+    "Migration",
     "MulticastObservable",
+    "Object",
     "Query",
     "QueryUpdate",
+    "Ref",
+    "Relation",
     "Space",
     "SpaceList",
+    "Struct",
     "Subscription",
+    "field",
+    "migration",
 ]
