@@ -80,7 +80,7 @@ class Report:
 class Progress:
     """How far a check is."""
 
-    stage: str  # "file", "keys", "feeds", "documents".
+    stage: str  # "file", "records", "keys", "feeds", "documents", "indexes".
     done: int
     total: int | None  # None where it is not known.
 
@@ -219,6 +219,8 @@ class _Examination:
         yield from self._check_keys()
         yield from self._check_feeds()
         yield from self._check_documents()
+        yield Progress("indexes", 0, None)
+        self._check_indexes()
 
     # --- Records and keys ---------------------------------------------------------------------------------------------
 
@@ -343,6 +345,23 @@ class _Examination:
             if self._notes.repair:
                 (self._store.drop_stray_chunks if code == "chunk.stray" else self._store.drop_stray_rows)()
             self._notes.mended(code, f"there are {what}: {found}", count=found)
+
+    def _check_indexes(self) -> None:
+        """What is kept beside the rows to find them by; after the rows are as they should be."""
+        if not self._store.has_field_indexes():
+            if self._notes.repair:
+                self._store.drop_field_indexes()
+                self._profile.objects.fields.rebuild()
+            self._notes.mended("index.differs", "there are other indexes on properties than are noted")
+        wrong = self._store.wrong_references()
+        if wrong:
+            if self._notes.repair:
+                self._store.rebuild_references()
+            self._notes.mended("references.differ", f"what objects refer to is noted wrongly: {wrong}", count=wrong)
+        if not self._store.has_words():
+            if self._notes.repair:
+                self._profile.objects.words.rebuild()
+            self._notes.mended("words.differ", "the index for searching text does not agree with the objects")
 
     def _root_of(self, space: str) -> str | None:
         """The root document that the space's feeds name; None if they are damaged or not here."""

@@ -15,11 +15,17 @@ from dxos.store.checksum import check_sum
 from dxos.store.database import Database
 from dxos.store.documents import Heads, unpack_heads
 from dxos.store.feeds import FeedStorage, FeedStore
+from dxos.store.indexes import words_in
 from dxos.store.schema import BLOCK_BITS, CHUNK_BITS
 
 _STRAY: Final = (
     "NOT EXISTS (SELECT 1 FROM documents JOIN spaces ON spaces.number = documents.space"
     " WHERE documents.number = objects.document AND documents.space = objects.space)"
+)
+_REFERENCES: Final = (  # As the triggers on rows do.
+    "SELECT DISTINCT objects.number, atom FROM objects,"
+    " json_tree(CASE WHEN json_valid(objects.data) THEN objects.data ELSE '{}' END) AS tree"
+    """ WHERE instr(objects.data, '{"/":"') > 0 AND tree.key = '/' AND tree.type = 'text'"""
 )
 _FINDINGS_MAX: Final = 100
 _OF_INDEX: Final = re.compile(r"(?:missing from|entries in|entry in|in) index (\w+)")
@@ -64,7 +70,8 @@ class Audit:
             named = _OF_INDEX.search(line)
             if named is not None:
                 indexes[named[1]] = None
-            elif line != "ok" and not line.startswith("non-"):  # A value of the wrong type is found with its row.
+            # A value of the wrong type is found with its row, and the index of words is asked by itself.
+            elif line != "ok" and not line.startswith("non-") and "FTS5" not in line:
                 rest.append(line)
         return list(indexes), rest
 
@@ -165,6 +172,53 @@ class Audit:
     def drop_invitation(self, invitation_id: str) -> None:
         """Forget an invitation."""
         self._database.run("DELETE FROM invitations WHERE id = ?", (invitation_id,))
+
+    # --- What follows from rows -------------------------------------------------------------------------------------
+
+    def has_field_indexes(self) -> bool:
+        """Whether all indexes on properties that are noted are there, and no others."""
+        noted = {f"field_{number}" for (number,) in self._database.rows("SELECT number FROM field_indexes")}
+        return noted == set(self._field_indexes())
+
+    def drop_field_indexes(self) -> None:
+        """Drop all indexes on properties; those that are noted can be made again."""
+        for name in self._field_indexes():
+            self._database.run(f'DROP INDEX "{name}"')
+
+    def _field_indexes(self) -> list[str]:
+        rows = self._database.rows("SELECT name FROM sqlite_master WHERE type = 'index' AND name GLOB 'field_[0-9]*'")
+        return [name for (name,) in rows]
+
+    def wrong_references(self) -> int:
+        """How many notes of what an object refers to are missing or too many."""
+        kept = "SELECT object, target FROM object_references"
+        return self._count(f"FROM (SELECT * FROM ({_REFERENCES}) EXCEPT {kept})") + self._count(
+            f"FROM ({kept} EXCEPT SELECT * FROM ({_REFERENCES}))"
+        )
+
+    def rebuild_references(self) -> None:
+        """Note anew what each object refers to."""
+        with self._database.transaction():
+            self._database.run("DELETE FROM object_references")
+            self._database.run(f"INSERT INTO object_references {_REFERENCES}")
+
+    def has_words(self) -> bool:
+        """Whether the index of words, if there is one, has the words of every row that it does not know as changed."""
+        if self._database.row("SELECT 1 FROM sqlite_master WHERE name = 'object_words'") is None:
+            return True
+        try:
+            self._database.run("INSERT INTO object_words (object_words) VALUES ('integrity-check')")
+            rows = self._database.rows(
+                "SELECT objects.number, objects.data, object_words.words FROM objects"
+                " LEFT JOIN object_words ON object_words.rowid = objects.number"
+                " WHERE objects.number NOT IN (SELECT number FROM stale_words)"
+            )
+            strays = self._count(
+                "FROM object_words WHERE rowid NOT IN (SELECT number FROM objects UNION SELECT number FROM stale_words)"
+            )
+        except CorruptionError:
+            return False
+        return not strays and all(words == words_in(data) for _, data, words in rows)
 
     # --- Feeds ------------------------------------------------------------------------------------------------------
 

@@ -150,7 +150,7 @@ class WordIndex:
                 database.run_many("DELETE FROM object_words WHERE rowid = ?", numbers)
                 database.run_many(
                     "INSERT INTO object_words (rowid, words) VALUES (?, ?)",
-                    [(number, _words(data)) for number, data in rows if data is not None],
+                    [(number, words_in(data)) for number, data in rows if data is not None],
                 )
                 database.run_many("DELETE FROM stale_words WHERE number = ?", numbers)
         return len(rows) == TEXT_INDEX_BATCH
@@ -164,7 +164,8 @@ class WordIndex:
                 self._database.run("INSERT OR IGNORE INTO stale_words SELECT number FROM objects")
 
 
-def _words(data: str) -> str:
+def words_in(data: str) -> str:
+    """What the index has for a row's data."""
     try:
         return words_of(data)
     except ValueError:

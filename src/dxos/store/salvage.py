@@ -13,12 +13,13 @@ from typing import Final
 from dxos.errors import CorruptionError
 from dxos.store.database import Database, Row, map_sqlite_error
 from dxos.store.files import map_os_error, sync_directory
+from dxos.store.indexes import FieldIndexes
 
 DAMAGED_SUFFIX: Final = ".damaged"
 _ROWID_MAX: Final = 2**63 - 1
 _ERRORS: Final = (sqlite3.Error, UnicodeDecodeError)
-# What follows from the tables named here, and is made anew from them.
-_MADE_ANEW: Final = frozenset({"sqlite_sequence"})
+# What follows from the rows of objects, and is made anew with them.
+_MADE_ANEW: Final = frozenset({"object_references"})
 
 
 def salvage_database(path: Path) -> dict[str, int]:
@@ -65,6 +66,7 @@ def salvage_database(path: Path) -> dict[str, int]:
 
 def _copy_all(damaged: sqlite3.Connection, database: Database) -> dict[str, int]:
     counts = {}
+    database.run("PRAGMA foreign_keys = OFF")  # What a row refers to may come later, or be lost.
     for table, without_rowid in _tables(database):
         columns = _columns(damaged, database, table)
         if not columns:
@@ -75,12 +77,13 @@ def _copy_all(damaged: sqlite3.Connection, database: Database) -> dict[str, int]
         rows = _scan(damaged, table, names) if without_rowid else _read(damaged, table, names)
         with database.transaction():
             for row in rows:
-                # A value of the wrong type is refused by the new table: that row is lost.
-                with contextlib.suppress(AssertionError):
+                # A value of the wrong type is refused by the new table, and data that is no JSON by a trigger.
+                with contextlib.suppress(AssertionError, CorruptionError):
                     database.run(insert, row)
         found = database.row(f'SELECT count(*) FROM "{table}"')  # noqa: S608
         assert found is not None
         counts[table] = int(found[0])
+    FieldIndexes(database).rebuild()
     return counts
 
 

@@ -23,8 +23,13 @@ async def make_profile(folder: Path) -> Path:
         items = [alice.add(space, title=title, tags=["a"]) for title in ("Milk", "Rice", "Tea", "Salt")]
         alice.edit(space, items[0], Put(("count",), 3))
         alice.edit(space, items[3], SetDeleted(True))
+        alice.edit(space, items[2], Put(("with",), {"/": f"dxn:echo:@:{items[0]}"}))
+        fields = alice.peer.profile.objects.fields
+        fields.make(("title",), by_type=False, declared=True)
         joined = await bob.join(alice, space)
         await until(lambda: bob.data(joined, items[2]) is not None)
+        while alice.peer.profile.objects.words.catch_up():
+            pass
         await alice.stop()
         await bob.stop()
     return folder / "alice"
@@ -98,6 +103,13 @@ ROWS: dict[str, tuple[str, str]] = {
     "set aside for nothing": ("document.quarantined", "UPDATE documents SET quarantine = 'x' WHERE number = 2"),
     "the tree of a feed": ("feed.tree", "UPDATE nodes SET hash = zeroblob(32)"),
     "a missing node of a feed": ("feed.tree", "DELETE FROM nodes"),
+    "references": ("references.differ", "UPDATE object_references SET target = 'x'"),
+    "no references": ("references.differ", "DELETE FROM object_references"),
+    "words": ("words.differ", "UPDATE object_words_content SET c0 = 'x'"),
+    "words of what is not there": ("words.differ", "INSERT INTO object_words (rowid, words) VALUES (99, 'x')"),
+    "words left out": ("words.differ", "DELETE FROM object_words WHERE rowid = 2"),
+    "an index that is not there": ("index.differs", "DROP INDEX field_1"),
+    "an index that nobody noted": ("index.differs", "DELETE FROM field_indexes"),
     "a signature of an own feed": ("feed.signature", "UPDATE signatures SET bytes = zeroblob(64)"),
 }
 
@@ -146,7 +158,7 @@ async def test_a_row_whose_document_is_damaged_too_is_lost_and_said_to_be(profil
     damage(
         profile,
         "UPDATE chunks SET bytes = x'00' WHERE position >> 20 = (SELECT document FROM objects WHERE data LIKE '%Tea%')",
-        "UPDATE objects SET data = 'x' WHERE data LIKE '%Tea%'",
+        "UPDATE objects SET data = '{}' WHERE data LIKE '%Tea%'",
     )
     report = await examine_folder(profile, repair=True)
     assert sorted(codes(report)) == ["document.damaged", "object.lost"]
@@ -165,6 +177,17 @@ async def test_a_flipped_bit_in_an_index_is_found_and_the_index_rebuilt(profile:
     (profile / DATABASE_NAME).write_bytes(content)
     assert codes(await examine_folder(profile)) == ["index.differs"]
     assert (await examine_folder(profile, repair=True)).unresolved_count == 0
+    assert (await examine_folder(profile)).findings == ()
+
+
+async def test_a_flipped_bit_in_a_row_that_is_indexed_is_mended(profile: Path) -> None:
+    good = contents(profile)
+    content = (profile / DATABASE_NAME).read_bytes()
+    assert content.count(b'"title":"Milk"') == 1
+    (profile / DATABASE_NAME).write_bytes(content.replace(b'"title":"Milk"', b'"title":"Milj"'))
+    assert set(codes(await examine_folder(profile))) == {"index.differs", "row.damaged", "words.differ"}
+    assert (await examine_folder(profile, repair=True)).unresolved_count == 0
+    assert contents(profile) == good
     assert (await examine_folder(profile)).findings == ()
 
 
