@@ -147,6 +147,9 @@ assert PRESENCE_ANNOUNCE_S < PRESENCE_OFFLINE_S
 UPDATE_OBJECTS_MAX = 200  # Objects in one update of the host: about 30 ms, in which it does nothing else.
 STREAM_VALUES_MAX = 1_024  # Values buffered for one slow reader of an observable.
 CLOSE_TIMEOUT_S = 10.0  # What a cancelled client has to store what was not stored yet.
+TABLE_ROWS_MAX = 60  # Shown by a notebook; what is left out is said.
+TABLE_COLUMNS_MAX = 20
+TABLE_CELL_CHARS_MAX = 120
 
 # --- Storage --------------------------------------------------------------------------------------------------------
 STORE_BUSY_TIMEOUT_S = 5.0  # How long a statement waits for another process that writes the same file.

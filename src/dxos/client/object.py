@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Self
 from dxos.aio import Subscription
 from dxos.client.live import LiveMap, Node, Shape, plain
 from dxos.client.state import Core, Home, Owner, core_of, object_ids
+from dxos.client.tables import properties_table
 from dxos.echo.mutation import SetDeleted, SetMeta, check_value
 from dxos.echo.revision import Conflict, Revision
 from dxos.echo.rows import Path
@@ -269,6 +270,9 @@ class EchoObject(Owner):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> EchoObject:
         return self.__copy__()
+
+    def _repr_html_(self) -> str:
+        return properties_table(type(self).__name__, {"id": self.id, **(self.to_dict() if self.loaded else {})})
 
     def __repr__(self) -> str:
         if not self._core.loaded:

@@ -12,6 +12,7 @@ from typing_extensions import TypeVar
 from dxos.aio import Subscription
 from dxos.client.object import EchoObject
 from dxos.client.observable import call_logged
+from dxos.client.results import Results
 from dxos.client.state import core_of
 from dxos.echo.query import Deleted, Everything, Order, matches, select
 from dxos.echo.query import Query as PlainQuery
@@ -68,9 +69,13 @@ class Query(Generic[T]):
         """With removed objects ("include"), or of them alone ("only")."""
         return Query(self._database, replace(self._query, deleted=which))
 
-    async def run(self) -> list[T]:
+    async def run(self) -> Results[T]:
         """All results, own edits included; what they refer to is loaded too."""
-        return cast(list[T], await self._database.execute(self._query))
+        return Results(cast(list[T], await self._database.execute(self._query)))
+
+    async def to_dicts(self) -> list[dict[str, Any]]:
+        """All results as plain data for data-frame libraries: `id` and the properties of each."""
+        return (await self.run()).to_dicts()
 
     async def first(self) -> T | None:
         """The first result, or None."""

@@ -20,11 +20,13 @@ from dxos.client.invitations import (
 )
 from dxos.client.object import EchoObject
 from dxos.client.observable import MulticastObservable, Source
+from dxos.client.tables import properties_table, table
 from dxos.echo.revision import Revision
 from dxos.errors import DeadlineError, DxosError, NotAllowedError, SpaceNotReadyError
 from dxos.halo.invitation import AuthMethod, Invitation
 from dxos.halo.roles import SpaceRole
 from dxos.keys import PublicKey
+from dxos.limits import TABLE_ROWS_MAX
 from dxos.services.contract import (
     CredentialInfo,
     Next,
@@ -435,6 +437,9 @@ class Space:
             "members": len(self._members.get()),
         }
 
+    def _repr_html_(self) -> str:
+        return properties_table("Space", self.to_json())
+
     def __repr__(self) -> str:
         name = f" {self.name!r:.40}" if self.name else ""
         return f"<Space {self._short}{name} {self._state.get().name}>"
@@ -508,3 +513,9 @@ class SpaceList(Source[tuple[Space, ...]]):
 
     def __len__(self) -> int:
         return len(self.get())
+
+    def _repr_html_(self) -> str:
+        spaces = self.get()
+        columns = ("name", "id", "state", "role", "members")
+        rows = [[one.to_json()[name] for name in columns] for one in spaces[:TABLE_ROWS_MAX]]
+        return table(columns, rows, total=len(spaces) if len(spaces) > len(rows) else None)
