@@ -123,4 +123,4 @@ class Changes:
             while not condition():
                 await self.wait()
         if scope.cancelled_caught:
-            raise DeadlineError(f"timed out waiting for {what or 'a change'}", timeout_s=timeout_s or 0.0)
+            raise DeadlineError(f"Timed out waiting for {what or 'a change'}", timeout_s=timeout_s or 0.0)

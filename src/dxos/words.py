@@ -49,7 +49,7 @@ def parse(search: str) -> tuple[Phrase, ...]:
         InvalidValueError: It has no word, or is too long.
     """
     if len(search) > SEARCH_CHARS_MAX:
-        raise InvalidValueError("the search is too long", chars_max=SEARCH_CHARS_MAX)
+        raise InvalidValueError("The search is too long.", chars_max=SEARCH_CHARS_MAX)
     phrases = []
     for match in _TERM.finditer(search):
         quoted, star, bare = match.groups()

@@ -161,7 +161,7 @@ async def test_a_second_process_is_told_which_one_has_the_profile(tmp_path: Path
         assert holder.stdout is not None
         assert holder.stdout.readline() == "open\n"
         error = await fail_to_open(
-            tmp_path / "p", ProfileLockedError, "storage.locked", f"process {holder.pid} .*close it"
+            tmp_path / "p", ProfileLockedError, "storage.locked", f"Process {holder.pid} .*close it"
         )
         assert error.detail["pid"] == holder.pid
         assert error.retryable
@@ -173,7 +173,7 @@ async def test_a_second_process_is_told_which_one_has_the_profile(tmp_path: Path
 
 async def test_a_second_client_in_the_same_process_is_refused_too(tmp_path: Path) -> None:
     async with person(tmp_path / "p"):
-        await fail_to_open(tmp_path / "p", ProfileLockedError, "storage.locked", f"process {os.getpid()} ")
+        await fail_to_open(tmp_path / "p", ProfileLockedError, "storage.locked", f"Process {os.getpid()} ")
 
 
 async def test_a_profile_of_a_newer_version_is_left_as_it_is(tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ async def test_a_folder_of_somebody_else_or_without_the_right_to_write_is_refuse
         assert said == ""
         roots, new, unreadable, unwritable = output.splitlines()
         assert roots == (
-            "StorageAccessError storage.access the profile's folder belongs to another user; choose another"
+            "StorageAccessError storage.access The profile's folder is another user's; choose another."
         )
         assert re.match("StorageAccessError storage.access cannot make .*: check the permissions of the folder", new)
         for line in (unreadable, unwritable):
@@ -269,7 +269,7 @@ async def test_when_the_disk_refuses_a_batch_nothing_of_it_is_there_and_the_clie
     assert limited.returncode == 0, said
     error, kept = output.splitlines()
     assert re.fullmatch(
-        r"StorageFullError\|storage\.full\|.*disk.*nothing of this change was written: free some space", error
+        r"StorageFullError\|storage\.full\|.*disk.*nothing of this change was written: free some space\.", error
     )
     async with person(tmp_path / "p") as alice:
         space = await alice.spaces.get()[0].wait_until_ready(WAIT_S)

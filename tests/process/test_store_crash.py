@@ -203,6 +203,6 @@ def test_without_the_right_to_write_the_folder_is_named_as_the_reason() -> None:
         with start(GUEST, folder / "new", folder / "p" / "profile.sqlite") as guest:
             output, _ = guest.communicate()
     assert output.splitlines() == [
-        "cannot make the profile's folder: check the permissions of the folder",
+        "Cannot make the profile's folder: check the permissions of the folder.",
         "cannot open profile.sqlite: check the permissions of the folder",
     ]

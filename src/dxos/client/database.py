@@ -159,7 +159,7 @@ class Database:
                     found[object_id] = other
                     waiting.append(other)
                 elif home is not self:
-                    raise InvalidValueError(f"object {core.object_id}: {FOREIGN_REFERENCE}")
+                    raise InvalidValueError(f"Object {core.object_id}: {FOREIGN_REFERENCE}")
         return list(found.values())
 
     def _check_type(self, target: EchoObject) -> None:

@@ -172,7 +172,7 @@ class Node:
             return plain(value, core, path)
         shape = self.shape.part(path[-1])
         if shape is None:
-            raise InvalidValueError(f"{place_name(core, path)}: the type has no such property")
+            raise InvalidValueError(f"{place_name(core, path)}: the type has no such property.")
         return shape.store(value, core, path)
 
     def check_length(self, length: int) -> None:
@@ -264,9 +264,9 @@ class LiveMap(Node, MutableMapping[str, Any]):
         path = (*self.path(), key)
         text = self.target.get(key)
         if not isinstance(text, str):
-            raise InvalidValueError(f"{key}: there is no text at this place")
+            raise InvalidValueError(f"{key}: there is no text at this place.")
         if min(index, delete_count) < 0 or index + delete_count > len(text):
-            raise InvalidValueError(f"{key}: the text has {len(text)} characters")
+            raise InvalidValueError(f"{key}: the text has {len(text)} characters.")
         after = text[:index] + insert + text[index + delete_count :]
         if self.shape is not None:
             self.stored(self.part(key, after), path)

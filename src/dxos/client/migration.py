@@ -36,9 +36,9 @@ class Migration(Generic[Old]):
     def __init__(self, source: type[Old], target: type, transform: Callable[[Old], Mapping[str, Any]]) -> None:
         self.source, self.target = object_class(cast(Any, source)), object_class(cast(Any, target))
         if self.source.type_name == self.target.type_name:
-            raise UsageError(f"{target.__name__}: a migration leads to another type, or another version")
+            raise UsageError(f"{target.__name__}: a migration leads to another type, or another version.")
         if self.source.kind != self.target.kind:
-            raise UsageError(f"{target.__name__}: objects cannot become relations, nor relations objects")
+            raise UsageError(f"{target.__name__}: objects cannot become relations, nor relations objects.")
         self._transform = transform
         self.__doc__ = transform.__doc__
         self.__name__ = getattr(transform, "__name__", "migration")

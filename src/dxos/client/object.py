@@ -137,7 +137,7 @@ class EchoObject(Owner):
         for step in steps:
             holder = holder[step]
         if not isinstance(holder, LiveMap) or not isinstance(last, str):
-            raise InvalidValueError(f"{place}: there is no text at this place")
+            raise InvalidValueError(f"{place}: there is no text at this place.")
         holder.splice(last, index, delete_count, insert)
 
     async def history(self, *, limit: int = 100) -> tuple[Revision, ...]:
@@ -313,4 +313,4 @@ def set_deleted(target: EchoObject, deleted: bool) -> None:
 
 def _check_names(names: Iterable[str]) -> None:
     if "id" in names:
-        raise InvalidValueError("id: the name is taken by the object's own id")
+        raise InvalidValueError("id: the name is taken by the object's own id.")

@@ -62,7 +62,7 @@ class DbRouter:
             if known is not None and known is not made and known.stored_schema() != made.stored_schema():
                 raise UsageError(
                     f"{made.__name__}: another schema is called {name.typename} {name.version} already; give this one "
-                    "a higher version"
+                    "a higher version."
                 )
             new[name.dxn] = made
         self._classes |= new

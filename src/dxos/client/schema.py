@@ -91,9 +91,9 @@ class Scalar(ValueShape):
             self._adapter: TypeAdapter[Any] = TypeAdapter(annotation, config=ConfigDict(strict=True))
             self._schema = _inlined(self._adapter.json_schema())
         except (PydanticUserError, ValueError, TypeError) as error:
-            raise UsageError(f"{annotation}: values of this type cannot be stored") from error
+            raise UsageError(f"{annotation}: values of this type cannot be stored.") from error
         if not _is_scalar(self._schema):
-            raise UsageError(f"{annotation}: values of this type cannot be stored")
+            raise UsageError(f"{annotation}: values of this type cannot be stored.")
         self._decodes = not _is_plain(annotation)
 
     def show(self, node: Node, value: Any) -> Any:
@@ -319,12 +319,12 @@ class StructShape(ValueShape):
         values = {(self.by_name[one].key if one in self.by_name else one): value for one, value in given.items()}
         for key in values:
             if key not in self.fields:
-                raise InvalidValueError(f"{place_name(core, (*path, key))}: the type has no such property")
+                raise InvalidValueError(f"{place_name(core, (*path, key))}: the type has no such property.")
         result = {}
         for key, one in self.fields.items():
             value = values[key] if key in values else MISSING if one.required else one.made()
             if value is MISSING:
-                raise InvalidValueError(f"{place_name(core, (*path, key))}: a value is required")
+                raise InvalidValueError(f"{place_name(core, (*path, key))}: a value is required.")
             if value is not None or not one.optional:
                 result[key] = one.shape.store(value, core, (*path, key))
         return result
@@ -332,7 +332,7 @@ class StructShape(ValueShape):
     def check_gone(self, step: str | int, core: Core | None, path: Path) -> None:
         found = self.fields.get(step) if isinstance(step, str) else None
         if found is not None and not found.optional:
-            raise InvalidValueError(f"{place_name(core, path)}: a value is required")
+            raise InvalidValueError(f"{place_name(core, path)}: a value is required.")
 
     def drops(self, step: str | int) -> bool:
         found = self.fields.get(step) if isinstance(step, str) else None
@@ -390,7 +390,7 @@ def shape_of(annotation: Any) -> ValueShape:
         return ListOf(shape_of(args[0]) if args else ANYTHING, None, None)
     if annotation in (dict, MutableMapping, Mapping) or origin in (dict, MutableMapping, Mapping):
         if args and args[0] is not str:
-            raise UsageError(f"{annotation}: the keys of a map are texts")
+            raise UsageError(f"{annotation}: the keys of a map are texts.")
         return MapOf(shape_of(args[1]) if args else ANYTHING, None, None)
     if origin in (Union, UnionType):
         return _union(annotation, args)
@@ -475,7 +475,7 @@ def _union(annotation: Any, args: tuple[Any, ...]) -> ValueShape:
     if len(rest) == len(args):
         if all(isinstance(shape_of(one), Scalar) for one in rest):
             return Scalar(annotation)
-        raise UsageError(f"{annotation}: only single values can be of several types")
+        raise UsageError(f"{annotation}: only single values can be of several types.")
     inner = shape_of(rest[0] if len(rest) == 1 else Union[tuple(rest)])  # noqa: UP007 - It is made, not written.
     return ANYTHING if isinstance(inner, Anything) else Nullable(inner)
 

@@ -163,7 +163,7 @@ class Space:
         """Wait until another member is connected, and neither this side nor a connected one lacks anything.
 
         What was changed here before is then with every connected peer. While no other member is online there is
-        nobody to say so, and this goes on waiting.
+        nobody to say so, and this goes on waiting. A member that leaves within half a second is not counted.
 
         Args:
             timeout_s: Seconds to wait; None for ever.

@@ -181,14 +181,14 @@ def _fields(cls: type, given: Mapping[str, Any], locals_: Mapping[str, Any]) -> 
             description=info.description,
         )
         if found[name].key == "id":
-            raise UsageError(f"{cls.__name__}.{name}: the name `id` is taken by the object's own id")
+            raise UsageError(f"{cls.__name__}.{name}: the name `id` is taken by the object's own id.")
     return list(found.values())
 
 
 def _shape(cls: type) -> StructShape:
     shape = getattr(cls, "_shape", None)
     if not isinstance(shape, StructShape):
-        raise UsageError(f"{cls.__name__} has no fields; derive a class from it")
+        raise UsageError(f"{cls.__name__} has no fields; derive a class from it.")
     return shape
 
 
@@ -309,7 +309,7 @@ class Relation(_Typed, Generic[S, T]):
         dxn = self._core.source_and_target[which]
         found = None if dxn is None else referred(self._core, dxn)
         if found is None:
-            raise ObjectNotFoundError(f"relation {self.id} leads out of this space: {dxn}")
+            raise ObjectNotFoundError(f"Relation {self.id} leads out of this space: {dxn}")
         return found
 
     def _own_values(self) -> dict[str, Any]:
@@ -319,7 +319,7 @@ class Relation(_Typed, Generic[S, T]):
 def _name_of(cls: type) -> TypeName:
     name = cls.__dict__.get("type_name")
     if not isinstance(name, TypeName):
-        raise UsageError(f"{cls.__name__} is no type; derive a class from it, with a name and a version")
+        raise UsageError(f"{cls.__name__} is no type; derive a class from it, with a name and a version.")
     return name
 
 
@@ -404,7 +404,7 @@ class Ref(Storable, Generic[T]):
 
     def _found(self) -> EchoObject:
         if self._target is None:
-            raise ObjectNotFoundError(f"{self._dxn} is not in this space")
+            raise ObjectNotFoundError(f"{self._dxn} is not in this space.")
         return self._target
 
     def stored_in(self, core: Core | None, path: Path) -> Any:
@@ -573,7 +573,7 @@ def _model_class(kind: Any) -> type[_Typed]:
     made = cast(Any, _Meta)(kind.__name__, (Object,), namespace, typename=typename, version=version)
     for name in names:
         if hasattr(EchoObject, name):
-            raise UsageError(f"{kind.__name__}.{name}: the name is taken; give the field another and an alias")
+            raise UsageError(f"{kind.__name__}.{name}: the name is taken; give the field another and an alias.")
         type.__setattr__(made, name, _Attribute(name))
     made._shape = model_shape(kind)
     return cast(type[_Typed], made)
@@ -595,7 +595,7 @@ def encode_equalities(cls: type[_Typed], values: Mapping[str, Any]) -> Iterator[
     for name, value in values.items():
         found = shape.by_name.get(name) or shape.fields.get(name)
         if found is None:
-            raise InvalidValueError(f"{place_name(None, (cls.__name__, name))}: the type has no such property")
+            raise InvalidValueError(f"{place_name(None, (cls.__name__, name))}: the type has no such property.")
         stored = None if value is None else found.shape.store(value, None, (cls.__name__, name))
         # An object stands for each way to refer to it.
         target = value._target if isinstance(value, Ref) else value

@@ -81,13 +81,13 @@ def decode(untrusted: bytes) -> Any:
     """
     value, end = _read(untrusted, 0, VALUE_DEPTH_MAX)
     if end != len(untrusted):
-        raise DecodeError("bytes after the end of a CBOR value")
+        raise DecodeError("Bytes after the end of a CBOR value.")
     return value
 
 
 def _read(data: bytes, at: int, depth_left: int) -> tuple[Any, int]:
     if at >= len(data):
-        raise DecodeError("a CBOR value that ends too early")
+        raise DecodeError("A CBOR value that ends too early.")
     major, number = data[at] >> 5, data[at] & 0x1F
     at += 1
     if major == _SIMPLE:
@@ -96,7 +96,7 @@ def _read(data: bytes, at: int, depth_left: int) -> tuple[Any, int]:
         number = int.from_bytes(_take(data, at, size), "big")
         at += size
     elif number >= 24:
-        raise DecodeError("a CBOR value without a length")
+        raise DecodeError("A CBOR value without a length.")
     match major:
         case 0:
             return number, at
@@ -107,17 +107,17 @@ def _read(data: bytes, at: int, depth_left: int) -> tuple[Any, int]:
         case 3:
             return _text(_take(data, at, number)), at + number
         case 4 | 5 if depth_left == 0:
-            raise DecodeError("a CBOR value nested too deep")
+            raise DecodeError("A CBOR value nested too deep.")
         case 4:
             return _read_list(data, at, number, depth_left - 1)
         case 5:
             return _read_map(data, at, number, depth_left - 1)
-    raise DecodeError("a CBOR value with a tag")
+    raise DecodeError("A CBOR value with a tag.")
 
 
 def _read_list(data: bytes, at: int, count: int, depth_left: int) -> tuple[list[Any], int]:
     if count > len(data) - at:
-        raise DecodeError("a CBOR list that ends too early")
+        raise DecodeError("A CBOR list that ends too early.")
     values = []
     for _ in range(count):
         value, at = _read(data, at, depth_left)
@@ -127,12 +127,12 @@ def _read_list(data: bytes, at: int, count: int, depth_left: int) -> tuple[list[
 
 def _read_map(data: bytes, at: int, count: int, depth_left: int) -> tuple[dict[str, Any], int]:
     if count > len(data) - at:
-        raise DecodeError("a CBOR map that ends too early")
+        raise DecodeError("A CBOR map that ends too early.")
     entries: dict[str, Any] = {}
     for _ in range(count):
         key, at = _read(data, at, depth_left)
         if not isinstance(key, str):
-            raise DecodeError("a CBOR map whose key is no text")
+            raise DecodeError("A CBOR map whose key is no text.")
         entries[key], at = _read(data, at, depth_left)
     return entries, at
 
@@ -145,12 +145,12 @@ def _read_simple(data: bytes, at: int, number: int) -> tuple[Any, int]:
     if form := _FLOATS.get(number):
         size = _SIZES[number]
         return struct.unpack(form, _take(data, at, size))[0], at + size
-    raise DecodeError("a CBOR value of an unknown kind")
+    raise DecodeError("A CBOR value of an unknown kind.")
 
 
 def _take(data: bytes, at: int, count: int) -> bytes:
     if count > len(data) - at:
-        raise DecodeError("a CBOR value that ends too early")
+        raise DecodeError("A CBOR value that ends too early.")
     return data[at : at + count]
 
 
@@ -158,4 +158,4 @@ def _text(data: bytes) -> str:
     try:
         return data.decode()
     except UnicodeDecodeError:
-        raise DecodeError("a CBOR text that is not UTF-8") from None
+        raise DecodeError("A CBOR text that is not UTF-8.") from None

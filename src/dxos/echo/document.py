@@ -104,7 +104,7 @@ class Document:
             CorruptionError: The bytes are not such a document.
         """
         if len(data) > DOCUMENT_BYTES_MAX:
-            raise CorruptionError("a document is larger than any may be", bytes_count=len(data))
+            raise CorruptionError("A document is larger than any may be.", bytes_count=len(data))
         with _mapped(CorruptionError, "a stored document does not parse"):
             return cls(core.Document.load(data))
 
@@ -368,9 +368,9 @@ class Edit:
             for position, character in enumerate(text, start=index):
                 insert(text_node, position, type_, character)
         except Exception as refused:
-            raise InvalidValueError(f"the text has no character at {index}") from refused
+            raise InvalidValueError(f"The text has no character at {index}") from refused
         if self._inner.length(text_node) != wanted:
-            raise InvalidValueError(f"the text has no single characters at {index}")
+            raise InvalidValueError(f"The text has no single characters at {index}")
 
     def _fill_map(self, node: NodeId, value: dict[str, Any]) -> None:
         for key, child in value.items():

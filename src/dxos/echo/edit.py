@@ -61,7 +61,7 @@ def _apply_all(document: Document, object_id: str, mutations: Sequence[Mutation]
         objects = edit.node(ROOT, "objects")
         found = None if objects is None or objects[0] is not NodeKind.MAP else edit.node(objects[1], object_id)
         if found is None or found[0] is not NodeKind.MAP:
-            raise ObjectNotFoundError("the document does not hold this object", object_id=object_id)
+            raise ObjectNotFoundError("The document does not hold this object.", object_id=object_id)
         for mutation in mutations:
             _apply(edit, found[1], mutation)
 

@@ -49,14 +49,14 @@ def chunk_time_ms(chunk: bytes) -> int | None:
         DecodeError: Not a change chunk.
     """
     if chunk[:4] != _MAGIC or len(chunk) <= _BODY_AT or chunk[_TYPE_AT] not in (_CHANGE, _COMPRESSED):
-        raise DecodeError("not a change chunk")
+        raise DecodeError("Not a change chunk.")
     _, at = _number(chunk, _BODY_AT)
     body = chunk[at:]
     if chunk[_TYPE_AT] == _COMPRESSED:
         try:
             body = zlib.decompressobj(-zlib.MAX_WBITS).decompress(body, _HEAD_BYTES_MAX)
         except zlib.error as error:
-            raise DecodeError("a compressed change that does not inflate") from error
+            raise DecodeError("A compressed change that does not inflate.") from error
     count, at = _number(body, 0)
     size, at = _number(body, at + count * _HASH_BYTES)
     _, at = _number(body, at + size)  # The change's number among its author's.
@@ -74,7 +74,7 @@ def _number(data: bytes, at: int, *, signed: bool = False) -> tuple[int, int]:
         shift += 7
         if byte < 0x80:
             return (value - (1 << shift) if signed and byte & 0x40 else value), index + 1
-    raise DecodeError("a number in a change that does not end")
+    raise DecodeError("A number in a change that does not end.")
 
 
 @final

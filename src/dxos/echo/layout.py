@@ -87,7 +87,7 @@ def add_links(root: Document, links: dict[str, str]) -> None:
     for object_id, document_id in links.items():
         _check_object_id(object_id)
         if not is_document_id(document_id):
-            raise InvalidValueError(f"{document_id!r:.60} is no document id")
+            raise InvalidValueError(f"{document_id!r:.60} is no document id.")
     with root.edit() as edit:
         node = _map_of(edit, "links")
         for object_id, document_id in links.items():
@@ -121,7 +121,7 @@ def replace_links(root: Document, document_ids: Mapping[str, str]) -> int:
     """
     found = root.to_python(("links",))
     if not isinstance(found, dict):
-        raise InvalidValueError("the document has no links: it is no root of a space")
+        raise InvalidValueError("The document has no links: it is no root of a space.")
     kept = {object_id: document_ids.get(document_id) for object_id, document_id in links(root).items()}
     removed = 0
     with root.edit() as edit:
@@ -232,7 +232,7 @@ def _put_head(edit: Edit, space_key: PublicKey) -> None:
 
 def _put_object(edit: Edit, objects: NodeId, object_id: str, structure: ObjectStructure) -> None:
     if edit.read(objects, object_id) is not MISSING:
-        raise InvalidValueError(f"there is an object {object_id} already")
+        raise InvalidValueError(f"There is an object {object_id} already.")
     system: dict[str, Any] = {}
     if structure.type is not None:
         system = {"type": reference(structure.type), "kind": structure.kind}
@@ -252,7 +252,7 @@ def _map_of(edit: Edit, name: str) -> NodeId:
             return node
         case None if edit.read(ROOT, name) is MISSING:
             return edit.make(ROOT, name, NodeKind.MAP)
-    raise InvalidValueError(f"the document has no map of {name}")
+    raise InvalidValueError(f"The document has no map of {name}")
 
 
 def _check(object_id: str, structure: ObjectStructure) -> None:
@@ -263,4 +263,4 @@ def _check(object_id: str, structure: ObjectStructure) -> None:
 
 def _check_object_id(object_id: str) -> None:
     if not is_object_id(object_id):
-        raise InvalidValueError(f"{object_id!r:.60} is no object id")
+        raise InvalidValueError(f"{object_id!r:.60} is no object id.")

@@ -100,7 +100,7 @@ def decode(untrusted: bytes) -> Message:
         LimitError: It is larger, or lists more, than is allowed.
     """
     if len(untrusted) > MESSAGE_BYTES_MAX:
-        raise LimitError("a replication message is too large", bytes_count=len(untrusted))
+        raise LimitError("A replication message is too large.", bytes_count=len(untrusted))
     match cbor.decode(untrusted):
         case {"type": "sync" | "request" as type_, "documentId": str(document_id), "data": bytes(data)}:
             return Sync(_document_id(document_id), data, request=type_ == "request")
@@ -112,14 +112,14 @@ def decode(untrusted: bytes) -> Message:
             return CollectionState(_collection(collection_id), _documents(documents))
         case {"type": str(type_)} if type_ in _IGNORED:
             return Ignored(type_)
-    raise DecodeError("not a replication message")
+    raise DecodeError("Not a replication message.")
 
 
 def _document_id(untrusted: str) -> str:
     try:
         parse_document_id(untrusted)
     except InvalidKeyError:
-        raise DecodeError("a replication message with an invalid document id") from None
+        raise DecodeError("A replication message with an invalid document id.") from None
     return untrusted
 
 
@@ -129,18 +129,18 @@ def _collection(untrusted: str) -> Collection:
             return Collection(space_id)
         case ["space", space_id, root_id] if is_space_id(space_id):
             return Collection(space_id, _document_id(root_id))
-    raise DecodeError("a replication message with an invalid collection id")
+    raise DecodeError("A replication message with an invalid collection id.")
 
 
 def _documents(untrusted: dict[str, Any]) -> dict[str, tuple[bytes, ...]]:
     if len(untrusted) > DOCUMENTS_PER_SPACE_MAX:
-        raise LimitError("a collection has too many documents", count=len(untrusted))
+        raise LimitError("A collection has too many documents.", count=len(untrusted))
     return {_document_id(document_id): _heads(heads) for document_id, heads in untrusted.items()}
 
 
 def _heads(untrusted: object) -> tuple[bytes, ...]:
     if not isinstance(untrusted, list) or len(untrusted) > DOCUMENT_HEADS_MAX:
-        raise DecodeError("a document's heads are a list")
+        raise DecodeError("A document's heads are a list.")
     return tuple(sorted(map(_head, untrusted)))
 
 
@@ -150,5 +150,5 @@ def _head(untrusted: object) -> bytes:
     except ValueError:
         head = b""
     if len(head) != _HASH_BYTES:
-        raise DecodeError("a document's head is a hash in hex")
+        raise DecodeError("A document's head is a hash in hex.")
     return head

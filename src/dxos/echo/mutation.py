@@ -144,19 +144,19 @@ def from_wire(untrusted: object) -> Mutation:
             return SetMeta(key, _json(value))
         case ["type", str(type_), dict(values), list(gone)] if all(isinstance(one, str) for one in gone):
             return ChangeType(type_, values, tuple(gone))
-    raise DecodeError("not a mutation")
+    raise DecodeError("Not a mutation.")
 
 
 def _path(untrusted: list[Any]) -> Path:
     if len(untrusted) > VALUE_DEPTH_MAX or not all(type(step) in (str, int) for step in untrusted):
-        raise DecodeError("not a path")
+        raise DecodeError("Not a path.")
     return tuple(untrusted)
 
 
 def _json(untrusted: object) -> Json:
     if untrusted is None or isinstance(untrusted, bool | int | float | str | list | dict):
         return untrusted
-    raise DecodeError("not a value")
+    raise DecodeError("Not a value.")
 
 
 def check_value(value: object, path: Path = ()) -> None:
@@ -173,16 +173,16 @@ def check_value(value: object, path: Path = ()) -> None:
         return
     if len(path) > VALUE_DEPTH_MAX:
         # A cycle ends here too: walking it costs at most this depth.
-        raise InvalidValueError(f"{_shown(path[:4])}… is nested more than {VALUE_DEPTH_MAX} deep")
+        raise InvalidValueError(f"{_shown(path[:4])}… is nested more than {VALUE_DEPTH_MAX} deep.")
     match value:
         case str():
             _check_text(value, path)
         case int():
             if abs(value) > INTEGER_MAX:
-                raise InvalidValueError(f"{_shown(path)}: an integer has at most 53 bits; store it as a text")
+                raise InvalidValueError(f"{_shown(path)}: an integer has at most 53 bits; store it as a text.")
         case float():
             if not math.isfinite(value):
-                raise InvalidValueError(f"{_shown(path)}: {value} is not a number that can be stored")
+                raise InvalidValueError(f"{_shown(path)}: {value} is not a number that can be stored.")
         case dict():
             for key, child in value.items():
                 check_key(key, path)
@@ -191,7 +191,7 @@ def check_value(value: object, path: Path = ()) -> None:
             for index, child in enumerate(value):
                 check_value(child, (*path, index))
         case _:
-            raise InvalidValueError(f"{_shown(path)}: a {type(value).__name__} cannot be stored")
+            raise InvalidValueError(f"{_shown(path)}: a {type(value).__name__} cannot be stored.")
 
 
 def check_key(key: object, path: Path) -> None:
@@ -209,7 +209,7 @@ def _check_text(text: str, path: Path) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise InvalidValueError(f"{_shown(path)}: a text with a lone surrogate cannot be stored") from None
+        raise InvalidValueError(f"{_shown(path)}: a text with a lone surrogate cannot be stored.") from None
 
 
 def check(mutation: Mutation) -> None:
@@ -250,17 +250,17 @@ def check(mutation: Mutation) -> None:
 
 def _check_path(path: Path, steps_min: int = 0) -> None:
     if len(path) < steps_min or len(path) > VALUE_DEPTH_MAX:
-        raise InvalidValueError(f"a path has {steps_min} to {VALUE_DEPTH_MAX} steps")
+        raise InvalidValueError(f"A path has {steps_min} to {VALUE_DEPTH_MAX} steps.")
     for step in path:
         if isinstance(step, str):
             check_key(step, path)
         elif isinstance(step, bool) or step < 0:
-            raise InvalidValueError(f"{_shown(path)}: an index is 0 or more")
+            raise InvalidValueError(f"{_shown(path)}: an index is 0 or more.")
 
 
 def _check_count(path: Path, *counts: int) -> None:
     if any(isinstance(count, bool) or count < 0 for count in counts):
-        raise InvalidValueError(f"{_shown(path)}: an index or count is 0 or more")
+        raise InvalidValueError(f"{_shown(path)}: an index or count is 0 or more.")
 
 
 def apply_to_data(data: dict[str, Any], mutations: list[Mutation] | tuple[Mutation, ...]) -> dict[str, Any]:
@@ -354,7 +354,7 @@ def _at(data: Any, path: Path) -> Any:
 
 def misfit(path: Path, found: str) -> InvalidValueError:
     """The error for a mutation that does not fit the object it is applied to."""
-    return InvalidValueError(f"{_shown(path)}: there is {found} at this place")
+    return InvalidValueError(f"{_shown(path)}: there is {found} at this place.")
 
 
 def _shown(path: Path) -> str:

@@ -245,7 +245,7 @@ class Query:
                 return cls(
                     from_wire(filter_), cast(Deleted, deleted), orders, limit, offset, _search(search) if search else ""
                 )
-        raise DecodeError("not a query")
+        raise DecodeError("Not a query.")
 
 
 def to_wire(filter: Filter) -> list[Any]:
@@ -290,7 +290,7 @@ def from_wire(untrusted: object, *, depth: int = 0) -> Filter:
         DecodeError: No such filter, an argument of the wrong type, or nested too deep.
     """
     if depth > VALUE_DEPTH_MAX:
-        raise DecodeError("a filter nested too deep")
+        raise DecodeError("A filter nested too deep.")
     match untrusted:
         case ["everything"]:
             return Everything()
@@ -324,18 +324,18 @@ def from_wire(untrusted: object, *, depth: int = 0) -> Filter:
             return Or(tuple(from_wire(one, depth=depth + 1) for one in filters))
         case ["not", inner]:
             return Not(from_wire(inner, depth=depth + 1))
-    raise DecodeError("not a filter")
+    raise DecodeError("Not a filter.")
 
 
 def _path(untrusted: list[Any]) -> Path:
     if len(untrusted) > VALUE_DEPTH_MAX or not all(type(step) in (str, int) for step in untrusted):
-        raise DecodeError("not a path")
+        raise DecodeError("Not a path.")
     return tuple(untrusted)
 
 
 def _texts(untrusted: list[Any]) -> tuple[str, ...]:
     if not all(isinstance(one, str) for one in untrusted):
-        raise DecodeError("not a list of texts")
+        raise DecodeError("Not a list of texts.")
     return tuple(untrusted)
 
 
@@ -343,7 +343,7 @@ def _search(untrusted: str) -> str:
     try:
         words.parse(untrusted)
     except InvalidValueError as error:
-        raise DecodeError("not a search") from error
+        raise DecodeError("Not a search.") from error
     return untrusted
 
 
@@ -351,7 +351,7 @@ def _order(untrusted: object) -> Order:
     match untrusted:
         case [list(path), bool(descending)]:
             return Order(_path(path), descending)
-    raise DecodeError("not an order")
+    raise DecodeError("Not an order.")
 
 
 def matches(filter: Filter, row: ObjectRow) -> bool:

@@ -445,7 +445,7 @@ class RepoSession:
             return
         if space_key_of(document) != space.space_key:
             self._source.discard(document_id)
-            raise ProtocolError("a peer moved a document to another space", document_id=document_id)
+            raise ProtocolError("A peer moved a document to another space.", document_id=document_id)
         copy.remote_known = header.heads == document.heads
         self._source.received(document_id, space.space_id, document, entry.heads)
         self._arrived(document_id, space.space_id, new=False, now=now)
@@ -462,7 +462,7 @@ class RepoSession:
         if copy.refused is None:
             self._refused_count += 1
             if self._refused_count > SYNC_REFUSED_DOCUMENTS_MAX:
-                raise LimitError("a reader changed too many documents", count=self._refused_count)
+                raise LimitError("A reader changed too many documents.", count=self._refused_count)
             copy.refused = scratch
         self._events.append(WriteRefused(message.document_id, space.space_id))
 
@@ -519,14 +519,14 @@ class RepoSession:
 
     def _answer(self, answer: Unavailable | Collection) -> None:
         if len(self._answers) >= SYNC_ANSWERS_MAX:
-            raise LimitError("a peer asks for more than it reads", count=len(self._answers))
+            raise LimitError("A peer asks for more than it reads.", count=len(self._answers))
         self._answers.append(answer)
 
     def _want(self, document_id: str, now: float) -> None:
         if not self._wanted:
             self._progress_at = now
         if len(self._wanted) >= DOCUMENTS_PER_SPACE_MAX:
-            raise LimitError("a peer announced too many documents", count=len(self._wanted))
+            raise LimitError("A peer announced too many documents.", count=len(self._wanted))
         self._wanted[document_id] = None
 
     def _fail(self, document_id: str) -> None:
@@ -556,7 +556,7 @@ class RepoSession:
         if copy.pending is None:
             self._pending_count += 1
             if self._pending_count > SYNC_PENDING_DOCUMENTS_MAX:
-                raise LimitError("a peer announced too many documents", count=self._pending_count)
+                raise LimitError("A peer announced too many documents.", count=self._pending_count)
             copy.pending = Document.create()
         return copy.pending
 

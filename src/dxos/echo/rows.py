@@ -64,7 +64,7 @@ class ObjectRow:
                 "data": dict(data),
             }:
                 return cls(object_id, cast(Kind, kind), type_, deleted, source, target, meta, data)
-        raise DecodeError("not a row of an object")
+        raise DecodeError("Not a row of an object.")
 
 
 def reference(dxn: str) -> dict[str, str]:

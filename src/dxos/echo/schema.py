@@ -39,9 +39,9 @@ class TypeName:
 
     def __post_init__(self) -> None:
         if not _TYPENAME.fullmatch(self.typename):
-            raise InvalidKeyError(f"{self.typename!r:.80} is no name of a type; write one like example.com/type/Task")
+            raise InvalidKeyError(f"{self.typename!r:.80} is no name of a type; write one like example.com/type/Task.")
         if not _VERSION.fullmatch(self.version):
-            raise InvalidKeyError(f"{self.version!r:.40} is no version of a type; write one like 0.1.0")
+            raise InvalidKeyError(f"{self.version!r:.40} is no version of a type; write one like 0.1.0.")
 
     @property
     def dxn(self) -> str:

@@ -51,10 +51,10 @@ def parse(untrusted: bytes) -> SyncMessage:
         LimitError: It, or what it unpacks to, is larger than a document may be.
     """
     if len(untrusted) > MESSAGE_BYTES_MAX:
-        raise LimitError("a sync message is too large", bytes_count=len(untrusted))
+        raise LimitError("A sync message is too large.", bytes_count=len(untrusted))
     reader = _Reader(untrusted)
     if reader.byte() not in _VERSIONS:
-        raise DecodeError("not a sync message")
+        raise DecodeError("Not a sync message.")
     heads = reader.hashes()
     need = reader.hashes()
     for _ in range(reader.count(_HAVES_MAX)):
@@ -92,7 +92,7 @@ def _check_filter(untrusted: bytes) -> None:
     reader = _Reader(untrusted)
     entries_count, entry_bits, probes_count = reader.number(), reader.number(), reader.number()
     if entries_count and not (0 < entry_bits <= _ENTRY_BITS_MAX and probes_count <= _PROBES_MAX):
-        raise DecodeError("a sync message with a filter that cannot be used")
+        raise DecodeError("A sync message with a filter that cannot be used.")
     reader.take((entries_count * entry_bits + 7) // 8)
 
 
@@ -101,7 +101,7 @@ def _check_chunks(untrusted: bytes, bytes_left: int) -> int:
     reader, unpacked_bytes = _Reader(untrusted), 0
     while not reader.ended:
         if reader.take(len(_MAGIC)) != _MAGIC:
-            raise DecodeError("not an Automerge chunk")
+            raise DecodeError("Not an Automerge chunk.")
         reader.take(_CHECKSUM_BYTES)
         kind = reader.byte()
         content = reader.take(reader.number())
@@ -111,9 +111,9 @@ def _check_chunks(untrusted: bytes, bytes_left: int) -> int:
         elif kind == _DOCUMENT:
             unpacked_bytes += _inflated_columns(content, bytes_left - unpacked_bytes)
         elif kind != _CHANGE:
-            raise DecodeError("an Automerge chunk of an unknown kind")
+            raise DecodeError("An Automerge chunk of an unknown kind.")
         if unpacked_bytes > bytes_left:
-            raise LimitError("a document unpacks to more than it may")
+            raise LimitError("A document unpacks to more than it may.")
     return unpacked_bytes
 
 
@@ -135,9 +135,9 @@ def _inflated_bytes(data: bytes, bytes_left: int) -> int:
     try:
         unpacked = zlib.decompressobj(wbits=-zlib.MAX_WBITS).decompress(data, max(bytes_left, 0) + 1)
     except zlib.error:
-        raise DecodeError("a compressed part that does not unpack") from None
+        raise DecodeError("A compressed part that does not unpack.") from None
     if len(unpacked) > bytes_left:
-        raise LimitError("a document unpacks to more than it may")
+        raise LimitError("A document unpacks to more than it may.")
     return len(unpacked)
 
 
@@ -188,12 +188,12 @@ class _Reader:
                 return value
             shift += 7
             if shift > _INDEX_SHIFT_MAX:
-                raise DecodeError("a number of more than 64 bits")
+                raise DecodeError("A number of more than 64 bits.")
 
     def count(self, count_max: int) -> int:
         count = self.number()
         if count > count_max:
-            raise LimitError("a list in a sync message is too long", count=count)
+            raise LimitError("A list in a sync message is too long.", count=count)
         return count
 
     def hashes(self) -> list[bytes]:

@@ -121,12 +121,12 @@ def decode_runs(untrusted: bytes, *, bytes_max: int) -> bytes:
         header, at = read_varint(untrusted, at)
         length = header >> 2 if header & 1 else header >> 1
         if len(decoded) + length > bytes_max:
-            raise LimitError("a bitfield is too long", bytes_max=bytes_max)
+            raise LimitError("A bitfield is too long.", bytes_max=bytes_max)
         if header & 1:
             decoded += (b"\xff" if header & 2 else b"\x00") * length
         else:
             if at + length > len(untrusted):
-                raise DecodeError("a bitfield ends early")
+                raise DecodeError("A bitfield ends early.")
             decoded += untrusted[at : at + length]
             at += length
     return bytes(decoded)

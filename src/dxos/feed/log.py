@@ -64,7 +64,7 @@ class Log:
         data = self._storage.block(index) if self.has(index) else None
         if data is None:
             if 0 <= index < self._contiguous:
-                raise CorruptionError("a block of a feed is missing", feed=self.key.truncate(), index=index)
+                raise CorruptionError("A block of a feed is missing.", feed=self.key.truncate(), index=index)
             raise IndexError(index)
         return data
 
@@ -91,7 +91,7 @@ class Log:
             raise ValueError(f"a feed has at most {FEED_BLOCKS_MAX} blocks")
         if self._contiguous != self._length:
             raise CorruptionError(
-                "this feed is longer elsewhere than on this device, so it cannot be written to here",
+                "This feed is longer elsewhere than on this device, so it cannot be written to here.",
                 feed=self.key.truncate(),
                 contiguous=self._contiguous,
                 length=self._length,
@@ -122,7 +122,7 @@ class Log:
             path = merkle.make_path(index, length, self._node)
         signature = self._storage.signature(length - 1)
         if path is None or signature is None:
-            raise CorruptionError("a feed lacks what proves its blocks", feed=self.key.truncate(), index=index)
+            raise CorruptionError("A feed lacks what proves its blocks.", feed=self.key.truncate(), index=index)
         return Proof(index, self.read(index), path, signature)
 
     def put_proof(self, index: int, data: bytes, nodes: Sequence[Node], signature: bytes) -> bool:
@@ -143,9 +143,9 @@ class Log:
             StorageError: Nothing was written.
         """
         if not 0 <= index < FEED_BLOCKS_MAX:
-            raise LimitError("a block is too far", index=index, index_max=FEED_BLOCKS_MAX - 1)
+            raise LimitError("A block is too far.", index=index, index_max=FEED_BLOCKS_MAX - 1)
         if len(data) > BLOCK_BYTES_MAX:
-            raise LimitError("a block is too large", bytes=len(data), bytes_max=BLOCK_BYTES_MAX)
+            raise LimitError("A block is too large.", bytes=len(data), bytes_max=BLOCK_BYTES_MAX)
         branch = merkle.follow_path(merkle.leaf_node(index, data), nodes)
         self._check_signature(branch, signature)
         fresh = self._check_history(branch)
@@ -184,7 +184,7 @@ class Log:
             if stored is None:
                 fresh.append(node)
             elif stored != (node.hash, node.size):
-                raise ProofError("the writer of a feed signed two histories", feed=self.key.truncate())
+                raise ProofError("The writer of a feed signed two histories.", feed=self.key.truncate())
         return tuple(fresh)
 
     def _provable_length(self, index: int) -> int:
@@ -202,7 +202,7 @@ class Log:
         if self._roots is None:
             found = [self._node(index) for index in merkle.roots(self._contiguous)]
             if None in found:
-                raise CorruptionError("a feed lacks the roots of its tree", feed=self.key.truncate())
+                raise CorruptionError("A feed lacks the roots of its tree.", feed=self.key.truncate())
             self._roots = tuple(node for node in found if node is not None)
         return self._roots
 

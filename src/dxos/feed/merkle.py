@@ -137,10 +137,10 @@ def follow_path(leaf: Node, untrusted_nodes: Sequence[Node]) -> Branch:
         LimitError: More nodes, or a longer log, than the limits allow.
     """
     if len(untrusted_nodes) > NODES_MAX:
-        raise LimitError("too many nodes in a proof", count=len(untrusted_nodes), count_max=NODES_MAX)
+        raise LimitError("Too many nodes in a proof.", count=len(untrusted_nodes), count_max=NODES_MAX)
     for each in untrusted_nodes:
         if len(each.hash) != HASH_BYTES or not 0 <= each.size < 1 << 53 or not 0 <= each.index < 2 * FEED_BLOCKS_MAX:
-            raise ProofError("a node of a proof is not a node")
+            raise ProofError("A node of a proof is not a node.")
     path, top, used = [leaf], leaf, 0
     for each in untrusted_nodes:
         if each.index != sibling(top.index):
@@ -152,11 +152,11 @@ def follow_path(leaf: Node, untrusted_nodes: Sequence[Node]) -> Branch:
     root_nodes = tuple(sorted((top, *others), key=lambda each: each.index))
     length = blocks_end(root_nodes[-1].index)
     if length > FEED_BLOCKS_MAX:
-        raise LimitError("the feed is too long", length=length, length_max=FEED_BLOCKS_MAX)
+        raise LimitError("The feed is too long.", length=length, length_max=FEED_BLOCKS_MAX)
     if tuple(each.index for each in root_nodes) != roots(length):
-        raise ProofError("the roots of a proof are not the roots of a log")
+        raise ProofError("The roots of a proof are not the roots of a log.")
     if tuple(others) != tuple(each for each in root_nodes if each is not top):
-        raise ProofError("the roots of a proof are out of order")
+        raise ProofError("The roots of a proof are out of order.")
     return Branch((*path, *others), root_nodes, length)
 
 

@@ -183,7 +183,7 @@ def decode_body(kind: int, untrusted: bytes) -> Message:
     if kind == EXTENSION:
         return Extension(untrusted)
     if kind not in _BODIES:
-        raise ProtocolError("a feed message of a kind unknown here", kind=kind)
+        raise ProtocolError("A feed message of a kind unknown here.", kind=kind)
     message_type, body_type = _BODIES[kind]
     body = decode(body_type, untrusted, bytes_max=FEED_FRAME_BYTES_MAX)
     values: dict[str, object] = {}
@@ -224,7 +224,7 @@ class FrameReader:
             while (found := peek_varint(self._buffer, at)) is not None:
                 length, start = found
                 if length > FEED_FRAME_BYTES_MAX:
-                    raise LimitError("a feed frame is too long", bytes=length, bytes_max=FEED_FRAME_BYTES_MAX)
+                    raise LimitError("A feed frame is too long.", bytes=length, bytes_max=FEED_FRAME_BYTES_MAX)
                 if start + length > len(self._buffer):
                     break
                 at = start + length
@@ -232,7 +232,7 @@ class FrameReader:
                     frame = bytes(self._buffer[start:at])
                     header, body_at = read_varint(frame, 0)
                     if header >> 4 != CHANNEL:
-                        raise ProtocolError("a feed frame on a channel that is not open", channel=header >> 4)
+                        raise ProtocolError("A feed frame on a channel that is not open.", channel=header >> 4)
                     yield decode_body(header & 0xF, frame[body_at:])
         finally:
             del self._buffer[:at]

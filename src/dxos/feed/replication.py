@@ -241,18 +241,18 @@ class Replication:
 
     def _handle(self, message: Message, events: list[Event]) -> None:
         if (self.state is State.OPENING) != isinstance(message, Open):
-            raise ProtocolError(f"{type(message).__name__} is out of order", state=self.state.value)
+            raise ProtocolError(f"{type(message).__name__} is out of order.", state=self.state.value)
         match message:
             case Open(discovery_key=key):
                 if key != self._discovery_key:
-                    raise ProtocolError("the peer opened another feed")
+                    raise ProtocolError("The peer opened another feed.")
                 self._move("opened")
                 self._want_due = self._download
                 events.append(Opened())
             case Want():
                 _check_range(message.start, message.length)
                 if message.start % WANT_UNIT_BLOCKS or (message.length or 0) % WANT_UNIT_BLOCKS:
-                    raise ProtocolError("a Want that covers no whole pages")
+                    raise ProtocolError("A Want that covers no whole pages.")
                 self._remote_want, self._answer_due = message, self._upload
                 self._news.clear()
             case Unwant():
@@ -269,7 +269,7 @@ class Replication:
                 if self._upload:
                     self._uploads[message.index] = None
                     if len(self._uploads) > FEED_UPLOADS_MAX:
-                        raise LimitError("too many requests for blocks", count_max=FEED_UPLOADS_MAX)
+                        raise LimitError("Too many requests for blocks.", count_max=FEED_UPLOADS_MAX)
             case Cancel():
                 self._uploads.pop(message.index, None)
             case Data():
@@ -285,10 +285,10 @@ class Replication:
         bits = b""
         if have.bitfield is not None:
             if start % 8:
-                raise ProtocolError("a bitfield that starts within a byte")
+                raise ProtocolError("A bitfield that starts within a byte.")
             self._bitfields_count += 1
             if self._bitfields_count > FEED_BITFIELDS_MAX:
-                raise LimitError("too many bitfields on a stream", count_max=FEED_BITFIELDS_MAX)
+                raise LimitError("Too many bitfields on a stream.", count_max=FEED_BITFIELDS_MAX)
             bits = decode_runs(have.bitfield, bytes_max=FEED_WANT_BLOCKS // 8)[: (FEED_BLOCKS_MAX - start) // 8]
             end = start + Bitfield(bits).end()
         self._told = True
@@ -310,7 +310,7 @@ class Replication:
         if data.index not in self._requested:
             return  # It crossed our Cancel; stored or not, nothing depends on it.
         if data.value is None or data.signature is None:
-            raise ProtocolError("a block came without its data or signature", index=data.index)
+            raise ProtocolError("A block came without its data or signature.", index=data.index)
         self._requested.discard(data.index)
         if self._log.put_proof(data.index, data.value, data.nodes, data.signature):
             events.append(Downloaded(data.index))
@@ -385,5 +385,5 @@ class Replication:
 def _check_range(start: int, length: int | None) -> tuple[int, int]:
     """Return start and end of a range of blocks; a missing length is 1, and what is beyond the longest feed is cut."""
     if start >= FEED_BLOCKS_MAX:
-        raise LimitError("a block is too far", index=start, index_max=FEED_BLOCKS_MAX - 1)
+        raise LimitError("A block is too far.", index=start, index_max=FEED_BLOCKS_MAX - 1)
     return start, min(start + (1 if length is None else length), FEED_BLOCKS_MAX)

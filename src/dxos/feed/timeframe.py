@@ -34,16 +34,16 @@ class Timeframe(Mapping[PublicKey, int]):
             DecodeError: A feed without key, named twice, or with an index below zero.
         """
         if len(untrusted.frames) > FEEDS_PER_SPACE_MAX:
-            raise LimitError("a timeframe names too many feeds", count_max=FEEDS_PER_SPACE_MAX)
+            raise LimitError("A timeframe names too many feeds.", count_max=FEEDS_PER_SPACE_MAX)
         frames: dict[PublicKey, int] = {}
         for frame in untrusted.frames:
             if not frame.feed_key or frame.seq < 0:
-                raise DecodeError("a frame of a timeframe is no frame")
+                raise DecodeError("A frame of a timeframe is no frame.")
             if frame.seq >= FEED_BLOCKS_MAX:
-                raise LimitError("a timeframe names a block too far", index=frame.seq, index_max=FEED_BLOCKS_MAX - 1)
+                raise LimitError("A timeframe names a block too far.", index=frame.seq, index_max=FEED_BLOCKS_MAX - 1)
             key = PublicKey(frame.feed_key)
             if key in frames:
-                raise DecodeError("a timeframe names a feed twice", feed=key.truncate())
+                raise DecodeError("A timeframe names a feed twice.", feed=key.truncate())
             frames[key] = frame.seq
         return cls(frames)
 

@@ -29,7 +29,7 @@ def peek_varint(untrusted: bytes | bytearray, at: int) -> tuple[int, int] | None
         value |= (byte & 0x7F) << 7 * used
         if byte <= 0x7F:
             return value, at + used + 1
-    raise DecodeError("a number is too long")
+    raise DecodeError("A number is too long.")
 
 
 def read_varint(untrusted: bytes | bytearray, at: int) -> tuple[int, int]:
@@ -40,5 +40,5 @@ def read_varint(untrusted: bytes | bytearray, at: int) -> tuple[int, int]:
     """
     found = peek_varint(untrusted, at)
     if found is None:
-        raise DecodeError("a number ends early")
+        raise DecodeError("A number ends early.")
     return found

@@ -74,11 +74,11 @@ def verify_auth(untrusted: bytes, nonce: bytes) -> Authenticated:
     assert nonce, "an empty challenge proves nothing"
     credential = decode_credential(untrusted)
     if not isinstance(assertion_of(credential), Auth):
-        raise ProofError("a credential of another kind was given as an answer to a challenge")
+        raise ProofError("A credential of another kind was given as an answer to a challenge.")
     if not hmac.compare_digest(credential.proof.nonce, nonce):
-        raise ProofError("an answer to another challenge")
+        raise ProofError("An answer to another challenge.")
     verify_credential(credential)
     issuer = from_key(credential.issuer)
     if from_key(credential.subject.id) != issuer:
-        raise ProofError("an answer in another's name")
+        raise ProofError("An answer in another's name.")
     return Authenticated(issuer, from_key(credential.proof.signer))

@@ -104,13 +104,13 @@ def check_form(untrusted: Credential) -> None:
         DecodeError: One without issuer, subject, assertion or proof.
     """
     if untrusted.ByteSize() > CREDENTIAL_BYTES_MAX:
-        raise LimitError("a credential is too long", bytes_max=CREDENTIAL_BYTES_MAX)
+        raise LimitError("A credential is too long.", bytes_max=CREDENTIAL_BYTES_MAX)
     if len(untrusted.parent_credential_ids) > PARENTS_MAX:
-        raise LimitError("a credential has too many parents", count_max=PARENTS_MAX)
+        raise LimitError("A credential has too many parents.", count_max=PARENTS_MAX)
     if not untrusted.issuer.data or not untrusted.subject.id.data or not untrusted.subject.assertion.type_url:
-        raise DecodeError("a credential lacks its issuer, subject or assertion")
+        raise DecodeError("A credential lacks its issuer, subject or assertion.")
     if not untrusted.HasField("proof"):
-        raise DecodeError("a credential lacks its proof")
+        raise DecodeError("A credential lacks its proof.")
 
 
 def credential_payload(credential: Credential) -> bytes:
@@ -171,18 +171,18 @@ def _verify_credential(untrusted: Credential, *, depth: int) -> PublicKey:
     check_form(untrusted)
     proof = untrusted.proof
     if proof.type != PROOF_TYPE:
-        raise ProofError("a credential has a proof of an unknown type")
+        raise ProofError("A credential has a proof of an unknown type.")
     issuer, signer = from_key(untrusted.issuer), from_key(proof.signer)
     if issuer != signer:
         if not proof.HasField("chain"):
-            raise ProofError("a credential signed for another key lacks its chain", issuer=issuer.truncate())
+            raise ProofError("A credential signed for another key lacks its chain.", issuer=issuer.truncate())
         _verify_chain(proof.chain.credential, issuer, signer, depth=depth + 1)
     payload = credential_payload(untrusted)
     verify(signer, payload, proof.value)
     computed = _id_of(payload)
     # 0.8.3 takes one without an id, and fails on it later: such must not get into a feed.
     if from_key(untrusted.id) != computed:
-        raise ProofError("a credential's id is not that of its content")
+        raise ProofError("A credential's id is not that of its content.")
     return computed
 
 
@@ -190,9 +190,9 @@ def _verify_chain(untrusted: Credential, issuer: PublicKey, signer: PublicKey, *
     """Check that the issuer authorised the signer as a device, itself or through another device."""
     # Each link is inside the next, so a chain ends; a cycle of devices never reaches one that the issuer signed.
     if depth > CHAIN_DEPTH_MAX:
-        raise ProofError("a chain of credentials is too long", depth_max=CHAIN_DEPTH_MAX)
+        raise ProofError("A chain of credentials is too long.", depth_max=CHAIN_DEPTH_MAX)
     if not is_device_authorization(untrusted, issuer, signer):
-        raise ProofError("a chain does not lead to the issuer", issuer=issuer.truncate(), signer=signer.truncate())
+        raise ProofError("A chain does not lead to the issuer.", issuer=issuer.truncate(), signer=signer.truncate())
     # The same chain comes with everything a device signs.
     if depth == 1 and untrusted.ByteSize() <= _CACHED_BYTES_MAX:
         _verify_link(untrusted.SerializeToString(deterministic=True))
@@ -274,22 +274,22 @@ def verify_presentation(untrusted: Presentation, *, nonce: bytes | None = None) 
         LimitError: Larger than the limits allow.
     """
     if len(untrusted.credentials) > NOTARIZE_CREDENTIALS_MAX or len(untrusted.proofs) > CHAIN_DEPTH_MAX:
-        raise LimitError("a presentation shows too much", credentials_max=NOTARIZE_CREDENTIALS_MAX)
+        raise LimitError("A presentation shows too much.", credentials_max=NOTARIZE_CREDENTIALS_MAX)
     if not untrusted.proofs:
-        raise ProofError("a presentation lacks its proof")
+        raise ProofError("A presentation lacks its proof.")
     for credential in untrusted.credentials:
         verify_credential(credential)
     for proof in untrusted.proofs:
         if proof.type != PROOF_TYPE:
-            raise ProofError("a presentation has a proof of an unknown type")
+            raise ProofError("A presentation has a proof of an unknown type.")
         if nonce is not None and proof.nonce != nonce:
-            raise ProofError("a presentation answers another challenge")
+            raise ProofError("A presentation answers another challenge.")
         signer = from_key(proof.signer)
         for credential in untrusted.credentials:
             if from_key(credential.issuer) == signer:
                 continue
             if not proof.HasField("chain"):
-                raise ProofError("a presentation of another's credential lacks its chain")
+                raise ProofError("A presentation of another's credential lacks its chain.")
             _verify_chain(proof.chain.credential, subject_of(credential), signer, depth=1)
         verify(signer, presentation_payload(untrusted.credentials, proof), proof.value)
 

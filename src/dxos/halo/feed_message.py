@@ -47,9 +47,9 @@ def decode_feed_message(untrusted: bytes) -> FeedEntry:
     """
     message = decode(FeedMessage, untrusted, bytes_max=BLOCK_BYTES_MAX)
     if len(message.timeframe.frames) > FEEDS_PER_SPACE_MAX:
-        raise LimitError("a timeframe names too many feeds", count_max=FEEDS_PER_SPACE_MAX)
+        raise LimitError("A timeframe names too many feeds.", count_max=FEEDS_PER_SPACE_MAX)
     if any(frame.seq < 0 or not frame.feed_key for frame in message.timeframe.frames):
-        raise DecodeError("a timeframe has a malformed entry")
+        raise DecodeError("A timeframe has a malformed entry.")
     timeframe = tuple((PublicKey(frame.feed_key), frame.seq) for frame in message.timeframe.frames)
     if not message.payload.HasField("credential"):
         return FeedEntry(None, timeframe)

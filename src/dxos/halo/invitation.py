@@ -166,17 +166,17 @@ class Invitation:
         if kind is InvitationType.MULTIUSE:
             kind, multi_use = InvitationType.INTERACTIVE, True
         if not untrusted.swarm_key.data:
-            raise DecodeError("it lacks the swarm key")
+            raise DecodeError("It lacks the swarm key.")
         if not untrusted.invitation_id:
-            raise DecodeError("it lacks its id")
+            raise DecodeError("It lacks its id.")
         if untrusted.timeout < 0 or untrusted.lifetime < 0 or from_timestamp(untrusted.created) < 0:
-            raise DecodeError("a time in it is negative")
+            raise DecodeError("A time in it is negative.")
         space_key = _from_key(untrusted, "space_key")
         space_id = untrusted.space_id or None
         if space_id is not None and not is_space_id(space_id):
-            raise DecodeError("its space id is malformed")
+            raise DecodeError("Its space id is malformed.")
         if space_id is not None and space_key is not None and space_id != space_id_of(space_key):
-            raise DecodeError("its space id does not belong to its space key")
+            raise DecodeError("Its space id does not belong to its space key.")
         return cls(
             invitation_id=untrusted.invitation_id,
             type=kind,
@@ -298,7 +298,7 @@ def _enum(kind: type[Number], number: int) -> Number:
     try:
         return kind(number)
     except ValueError:
-        raise DecodeError(f"it has an unknown {kind.__name__}") from None
+        raise DecodeError(f"It has an unknown {kind.__name__}") from None
 
 
 def _to_key(key: PublicKey | None) -> keys_pb2.PublicKey | None:

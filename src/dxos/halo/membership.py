@@ -101,7 +101,7 @@ class MemberGraph:
             return False
         if not self._is_ready(update):
             if len(self._early) >= CREDENTIALS_EARLY_MAX:
-                raise LimitError("too many credentials build on unknown ones", count_max=CREDENTIALS_EARLY_MAX)
+                raise LimitError("Too many credentials build on unknown ones.", count_max=CREDENTIALS_EARLY_MAX)
             self._early[update.id] = update
             return False
         self._insert(update)

@@ -42,7 +42,7 @@ class SpaceRole(int, Enum):
         try:
             return cls(number)
         except ValueError:
-            raise DecodeError("an unknown role", role=number) from None
+            raise DecodeError("An unknown role.", role=number) from None
 
 
 _ADMITTERS: Final = frozenset({SpaceRole.OWNER, SpaceRole.ADMIN})
@@ -67,4 +67,4 @@ class FeedDesignation(int, Enum):
         try:
             return cls(number)
         except ValueError:
-            raise DecodeError("an unknown feed designation", designation=number) from None
+            raise DecodeError("An unknown feed designation.", designation=number) from None

@@ -155,7 +155,7 @@ class SpaceState:
         assertion = assertion_of(untrusted)
         if self.genesis is None and not isinstance(assertion, SpaceGenesis):
             if len(self._early) >= CREDENTIALS_EARLY_MAX:
-                raise LimitError("too many credentials came before the space's genesis")
+                raise LimitError("Too many credentials came before the space's genesis.")
             self._early[credential_id] = (untrusted, source_feed)
             return ()
         events = [self._take(credential_id, untrusted, assertion, source_feed)]
@@ -200,7 +200,7 @@ class SpaceState:
 
     def _take_genesis(self, credential: Credential, assertion: SpaceGenesis) -> None:
         if self.genesis is not None:
-            raise ProofError("a space has one genesis, and another came")
+            raise ProofError("A space has one genesis, and another came.")
         if (
             not issuer_of(credential)
             == subject_of(credential)
@@ -208,7 +208,7 @@ class SpaceState:
             == from_key(credential.proof.signer)
             == self.space_key
         ):
-            raise ProofError("the genesis is not this space's")
+            raise ProofError("The genesis is not this space's.")
         self.genesis = credential
 
     def profile_ms(self, identity_key: PublicKey) -> int:
@@ -232,7 +232,7 @@ class SpaceState:
             source_feed=source_feed,
         )
         if feed.feed_key not in self._feeds and len(self._feeds) >= FEEDS_PER_SPACE_MAX:
-            raise LimitError("a space has too many feeds", count_max=FEEDS_PER_SPACE_MAX)
+            raise LimitError("A space has too many feeds.", count_max=FEEDS_PER_SPACE_MAX)
         admissions = self._feeds.setdefault(feed.feed_key, [])
         # Whether an admission counts is known when it is asked for, so one by a stranger must not displace a member's.
         if all(issuer_of(other.credential) != issuer_of(credential) for other in admissions):
@@ -240,7 +240,7 @@ class SpaceState:
 
     def _take_epoch(self, id: PublicKey, credential: Credential, assertion: Epoch) -> None:
         if any(frame.seq < 0 for frame in assertion.timeframe.frames):
-            raise DecodeError("the timeframe of an epoch has a negative number")
+            raise DecodeError("The timeframe of an epoch has a negative number.")
         self._epochs[id] = SpaceEpoch(
             id=id,
             number=assertion.number,
@@ -254,7 +254,7 @@ class SpaceState:
         try:
             auth_method = AuthMethod(assertion.auth_method)
         except ValueError:
-            raise DecodeError("a delegated invitation asks for an unknown authentication") from None
+            raise DecodeError("A delegated invitation asks for an unknown authentication.") from None
         self._delegated[id] = DelegatedInvitation(
             credential_id=id,
             invitation_id=assertion.invitation_id,

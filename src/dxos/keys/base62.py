@@ -27,7 +27,7 @@ def decode(text: str) -> bytes:
     for char in text:
         value = _VALUES.get(char)
         if value is None:
-            raise InvalidKeyError("not base 62: only digits and letters")
+            raise InvalidKeyError("Not base 62: only digits and letters.")
         number = number * len(ALPHABET) + value
     zeros = len(text) - len(text.lstrip("0"))
     return b"\0" * zeros + number.to_bytes((number.bit_length() + 7) // 8, "big")

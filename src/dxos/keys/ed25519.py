@@ -23,7 +23,7 @@ def sign(secret: bytes, message: bytes) -> bytes:
         ProofError: The secret key has another length.
     """
     if len(secret) != SECRET_BYTES:
-        raise ProofError("an Ed25519 secret key has 64 bytes")
+        raise ProofError("An Ed25519 secret key has 64 bytes.")
     return Ed25519PrivateKey.from_private_bytes(secret[:SEED_BYTES]).sign(message)
 
 
@@ -36,4 +36,4 @@ def verify(key: bytes, message: bytes, signature: bytes) -> None:
     try:
         Ed25519PublicKey.from_public_bytes(key).verify(signature, message)
     except (InvalidSignature, ValueError):
-        raise ProofError("a signature does not verify") from None
+        raise ProofError("A signature does not verify.") from None

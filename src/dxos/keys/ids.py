@@ -88,9 +88,9 @@ def parse_document_id(text: str) -> bytes:
     try:
         uuid = base58.b58decode_check(text)
     except ValueError:
-        raise InvalidKeyError("not a document id") from None
+        raise InvalidKeyError("Not a document id.") from None
     if len(uuid) != _UUID_BYTES or uuid[8] >> 6 != 0b10 or not 1 <= uuid[6] >> 4 <= 8:
-        raise InvalidKeyError("a document id is a UUID of RFC 4122")
+        raise InvalidKeyError("A document id is a UUID of RFC 4122.")
     return uuid
 
 

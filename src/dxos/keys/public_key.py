@@ -35,7 +35,7 @@ class PublicKey:
         try:
             return cls(bytes.fromhex(text.removeprefix("0x")))
         except ValueError:
-            raise InvalidKeyError("a key is written in hex digits") from None
+            raise InvalidKeyError("A key is written in hex digits.") from None
 
     @classmethod
     def from_multibase32(cls, text: str) -> PublicKey:
@@ -45,11 +45,11 @@ class PublicKey:
             InvalidKeyError: No prefix, or not base32.
         """
         if not text.startswith(_BASE32_PREFIX):
-            raise InvalidKeyError("a base32 key begins with B")
+            raise InvalidKeyError("A base32 key begins with B.")
         try:
             return cls(base64.b32decode(text[1:]))
         except ValueError:
-            raise InvalidKeyError("a key in base32 has the letters A to Z and the digits 2 to 7") from None
+            raise InvalidKeyError("A key in base32 has the letters A to Z and the digits 2 to 7.") from None
 
     @property
     def hex(self) -> str:

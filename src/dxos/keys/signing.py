@@ -53,9 +53,9 @@ class SigningKey:
         try:
             key = serialization.load_der_private_key(data, password=None)
         except (ValueError, TypeError, UnsupportedAlgorithm):
-            raise CorruptionError("a private key does not parse") from None
+            raise CorruptionError("A private key does not parse.") from None
         if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
-            raise CorruptionError("a private key is not of the curve P-256")
+            raise CorruptionError("A private key is not of the curve P-256.")
         return cls(key)
 
     def to_pkcs8(self) -> bytes:
@@ -90,9 +90,9 @@ def verify(key: PublicKey, message: bytes, signature: bytes) -> None:
         ProofError: The signature is not by that key over that message, or either does not parse.
     """
     if len(signature) != SIGNATURE_BYTES or len(key) != POINT_BYTES:
-        raise ProofError("a signature or its key has the wrong length")
+        raise ProofError("A signature or its key has the wrong length.")
     r, s = int.from_bytes(signature[:_HALF], "big"), int.from_bytes(signature[_HALF:], "big")
     try:
         _load(bytes(key)).verify(encode_dss_signature(r, s), message, _ALGORITHM)
     except (InvalidSignature, ValueError):
-        raise ProofError("a signature does not verify", key=key.truncate()) from None
+        raise ProofError("A signature does not verify.", key=key.truncate()) from None

@@ -103,7 +103,7 @@ class Connection:
             BrokenError: The connection is closed.
         """
         if extension.name in self._channels:
-            raise UsageError("this extension is registered already", extension=extension.name)
+            raise UsageError("This extension is registered already.", extension=extension.name)
         channel = ExtensionChannel(self, extension, self._outlet, self._start_soon, self._open_raw)
         events = self._outlet.session.add_extension(extension.name, now=anyio.current_time())
         self._channels[extension.name] = channel
@@ -166,10 +166,10 @@ class Connection:
             try:
                 untrusted = await self._stream.receive(CONNECTION_READ_BYTES)
             except anyio.EndOfStream:
-                self._lose(BrokenError("the peer closed the link"))
+                self._lose(BrokenError("The peer closed the link."))
                 return
             except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
-                self._lose(BrokenError("the link to the peer was lost"))
+                self._lose(BrokenError("The link to the peer was lost."))
                 return
             try:
                 events = self._outlet.session.receive(untrusted, now=anyio.current_time())
@@ -196,7 +196,7 @@ class Connection:
             try:
                 await self._stream.send(data)
             except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
-                self._lose(BrokenError("the link to the peer was lost"))
+                self._lose(BrokenError("The link to the peer was lost."))
                 return
             self._outlet.notify_room()
 

@@ -131,7 +131,7 @@ class RemoteStream(Generic[M]):
         """An answer has arrived."""
         if len(self._items) >= STREAM_VALUES_MAX:
             self._forget(self._number)
-            self.end(LimitError("a stream was not read fast enough", values_max=STREAM_VALUES_MAX))
+            self.end(LimitError("A stream was not read fast enough.", values_max=STREAM_VALUES_MAX))
         else:
             self._items.append(payload)
             self._ready.set()
@@ -357,7 +357,7 @@ class ExtensionChannel:
                 self.connection.close_nowait(error)
         except Exception:
             log.exception("extension %s failed", self.name)
-            self.connection.close_nowait(BrokenError("an extension failed; see the log"))
+            self.connection.close_nowait(BrokenError("An extension failed; see the log."))
 
 
 @final

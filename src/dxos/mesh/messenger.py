@@ -104,7 +104,7 @@ class MessengerMachine:
         assert len(message_id) == _ID_BYTES
         assert message_id not in self._pending
         if len(self._pending) >= MESSAGES_PENDING_MAX:
-            raise SignalError("too many messages wait to be acknowledged", messages_max=MESSAGES_PENDING_MAX)
+            raise SignalError("Too many messages wait to be acknowledged.", messages_max=MESSAGES_PENDING_MAX)
         reliable = messaging_pb2.ReliablePayload(message_id=to_key(PublicKey(message_id)), payload=payload)
         transmit = Transmit(author, recipient, pack_any(reliable))
         self._pending[message_id] = _Pending(
@@ -206,7 +206,7 @@ class Messenger:
             del self._waiters[message_id]
             self._machine.cancel(message_id)
         if not waiter.acknowledged:
-            raise DeadlineError("the peer did not acknowledge a message", timeout_s=MESSAGE_TIMEOUT_S)
+            raise DeadlineError("The peer did not acknowledge a message.", timeout_s=MESSAGE_TIMEOUT_S)
 
     async def run(self) -> None:
         """Send and receive until cancelled; a signalling network that is down only delays."""

@@ -91,7 +91,7 @@ class Network:
 
     async def __aenter__(self) -> Self:
         if self._tasks is not None:
-            raise UsageError("the network is open already")
+            raise UsageError("The network is open already.")
         self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()
         try:
@@ -156,11 +156,11 @@ class Network:
             ClosedError: Outside the network's block.
         """
         if self._tasks is None:
-            raise ClosedError("the network is closed")
+            raise ClosedError("The network is closed.")
         if topic in self._swarms:
-            raise UsageError("the topic is joined already", topic=topic.truncate())
+            raise UsageError("The topic is joined already.", topic=topic.truncate())
         if len(self._swarms) >= SWARMS_MAX:
-            raise UsageError("too many swarms", swarms_max=SWARMS_MAX)
+            raise UsageError("Too many swarms.", swarms_max=SWARMS_MAX)
         self._signal.join(topic, peer)
         machine = SwarmMachine(topic=topic, local=peer, topology=topology, limiter=self.limiter, random=self.random)
         swarm = self._swarms[topic] = Swarm(self, machine, on_connection)
@@ -179,7 +179,7 @@ class Network:
         """
         async with self._switching:
             if self._tasks is None:
-                raise ClosedError("the network is closed")
+                raise ClosedError("The network is closed.")
             if not online and self._online_tasks is not None:
                 self._online_tasks.cancel_scope.cancel()
             if not online or self._online_tasks is None:

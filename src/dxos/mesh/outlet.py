@@ -62,9 +62,9 @@ class Outlet:
         with anyio.CancelScope(deadline=deadline) as scope:
             while self.must_wait(lane, calls_count()):
                 if self.closing.is_set():
-                    raise BrokenError("the connection is closed")
+                    raise BrokenError("The connection is closed.")
                 if self._room.is_set():
                     self._room = anyio.Event()
                 await self._room.wait()
         if scope.cancelled_caught:
-            raise DeadlineError("the peer takes what we send too slowly")
+            raise DeadlineError("The peer takes what we send too slowly.")

@@ -48,7 +48,7 @@ class SignalClient:
         for server in servers:
             check_address(server)
         if len(set(servers)) != len(servers):
-            raise ConfigError("a signalling server is configured twice")
+            raise ConfigError("A signalling server is configured twice.")
         self._joined: dict[tuple[PublicKey, PublicKey], None] = {}
         self._on_event: list[Callable[[SignalEvent], None]] = []
         self._on_status: list[Callable[[], None]] = []
@@ -81,7 +81,7 @@ class SignalClient:
         if (topic, peer) in self._joined:
             return
         if len(self._joined) >= SIGNAL_SWARMS_PER_SOCKET_MAX:
-            raise UsageError("too many swarms for signalling", swarms_max=SIGNAL_SWARMS_PER_SOCKET_MAX)
+            raise UsageError("Too many swarms for signalling.", swarms_max=SIGNAL_SWARMS_PER_SOCKET_MAX)
         self._joined[topic, peer] = None
         for server in self._servers:
             server.reconcile()
@@ -101,7 +101,7 @@ class SignalClient:
         """
         await anyio.lowlevel.checkpoint()
         if not sum([server.send(author, recipient, payload) for server in self._servers]):
-            raise SignalError("no signalling server is connected")
+            raise SignalError("No signalling server is connected.")
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Keep the servers connected until cancelled; see `Signal.run`."""
@@ -239,7 +239,7 @@ class _Server:
             await websocket.ping()  # Every websocket server answers this.
             silent_s = anyio.current_time() - websocket.heard_at
             if silent_s >= SIGNAL_SOCKET_IDLE_S_MAX:
-                raise BrokenError("the signalling server went silent", silent_s=silent_s)
+                raise BrokenError("The signalling server went silent.", silent_s=silent_s)
 
     def _show(self, state: SignalState, error: str | None = None) -> None:
         self.status = SignalStatus(self.status.server, state, error)

@@ -106,7 +106,7 @@ class SignalServer:
             LimitError: There are too many.
         """
         if len(self._sockets) >= self._sockets_max:
-            raise LimitError("too many sockets", sockets_max=self._sockets_max)
+            raise LimitError("Too many sockets.", sockets_max=self._sockets_max)
         self._numbers += 1
         socket = Socket(self._numbers, filled_at=now)
         self._sockets.add(socket)
@@ -138,13 +138,13 @@ class SignalServer:
                 self._leave(socket, message.stream_close.id)
                 self._stop_receiving(socket, message.stream_close.id)
             case "bye":
-                raise ProtocolError("the client said goodbye")
+                raise ProtocolError("The client said goodbye.")
 
     def _spend(self, socket: Socket, now: float) -> None:
         refilled = socket.tokens + (now - socket.filled_at) * SIGNAL_REQUESTS_PER_S_MAX
         socket.tokens, socket.filled_at = min(refilled, float(SIGNAL_REQUESTS_BURST_MAX)) - 1.0, now
         if socket.tokens < 0.0:
-            raise LimitError("a flood of requests", per_s_max=SIGNAL_REQUESTS_PER_S_MAX)
+            raise LimitError("A flood of requests.", per_s_max=SIGNAL_REQUESTS_PER_S_MAX)
 
     def _request(self, socket: Socket, request: rpc_pb2.Request, now_ms: int) -> None:
         payload = request.payload.value
@@ -166,7 +166,7 @@ class SignalServer:
         self._check_stream(socket, stream)
         swarm = self._swarms.get(topic, {})
         if peer not in swarm and len(swarm) >= self._peers_max:
-            raise LimitError("too many peers in a swarm", peers_max=self._peers_max)
+            raise LimitError("Too many peers in a swarm.", peers_max=self._peers_max)
         self._swarms[topic] = swarm
         self._queue(socket, rpc_pb2.Response(id=stream, stream_ready=True))
         present, is_new = list(swarm), peer not in swarm
@@ -223,9 +223,9 @@ class SignalServer:
 
     def _check_stream(self, socket: Socket, stream: int) -> None:
         if stream in socket.joined or stream in socket.receiving:
-            raise ProtocolError("a request's number is in use", id=stream)
+            raise ProtocolError("A request's number is in use.", id=stream)
         if len(socket.joined) + len(socket.receiving) >= 2 * SIGNAL_SWARMS_PER_SOCKET_MAX:
-            raise LimitError("too many swarms on one socket", swarms_max=SIGNAL_SWARMS_PER_SOCKET_MAX)
+            raise LimitError("Too many swarms on one socket.", swarms_max=SIGNAL_SWARMS_PER_SOCKET_MAX)
 
     def _answer(self, socket: Socket, stream: int, payload: Message) -> None:
         self._queue(socket, rpc_pb2.Response(id=stream, payload=pack_any(payload, dot=True)))
@@ -249,7 +249,7 @@ def _available(peer: bytes, now_ms: int) -> signal_pb2.SwarmEvent:
 
 def _checked(untrusted_key: bytes) -> bytes:
     if not 1 <= len(untrusted_key) <= _KEY_BYTES_MAX:
-        raise DecodeError("a key of impossible length", bytes=len(untrusted_key))
+        raise DecodeError("A key of impossible length.", bytes=len(untrusted_key))
     return untrusted_key
 
 
@@ -349,13 +349,13 @@ async def _serve_stream(
         with anyio.fail_after(SIGNAL_OPEN_TIMEOUT_S):
             websocket = await accept_websocket(stream)
     except TimeoutError:
-        raise ProtocolError("the client connected and said nothing") from None
+        raise ProtocolError("The client connected and said nothing.") from None
     try:
         async with anyio.create_task_group() as tasks:
             writers.watch(socket, tasks.cancel_scope)
             tasks.start_soon(writers.write, socket, websocket)
             await _read(server, socket, websocket, now_ms)
-        raise LimitError("the client reads too slowly", frames_max=SIGNAL_QUEUE_FRAMES_MAX)
+        raise LimitError("The client reads too slowly.", frames_max=SIGNAL_QUEUE_FRAMES_MAX)
     finally:
         await websocket.aclose()
 
@@ -365,7 +365,7 @@ async def _read(server: SignalServer, socket: Socket, websocket: WebSocket, now_
         with anyio.move_on_after(SIGNAL_SOCKET_IDLE_S_MAX) as waiting:
             frame = await websocket.receive()
         if waiting.cancelled_caught:
-            raise ProtocolError("the client went silent", idle_s=SIGNAL_SOCKET_IDLE_S_MAX)
+            raise ProtocolError("The client went silent.", idle_s=SIGNAL_SOCKET_IDLE_S_MAX)
         server.receive(socket, frame, now=anyio.current_time(), now_ms=now_ms())
 
 

@@ -71,7 +71,7 @@ class SignalSession:
         """
         deadline = self.deadline
         if deadline is not None and now >= deadline:
-            raise ProtocolError("the signalling server does not answer", timeout_s=SIGNAL_READY_TIMEOUT_S)
+            raise ProtocolError("The signalling server does not answer.", timeout_s=SIGNAL_READY_TIMEOUT_S)
 
     def take_frames(self) -> list[bytes]:
         """What is to be sent, in order; each is one binary frame."""
@@ -112,9 +112,9 @@ class SignalSession:
             LimitError: The server has too many to confirm, or the message is too long for it.
         """
         if self._unconfirmed >= RPC_CALLS_MAX:
-            raise LimitError("the signalling server confirms no messages", calls_max=RPC_CALLS_MAX)
+            raise LimitError("The signalling server confirms no messages.", calls_max=RPC_CALLS_MAX)
         if len(payload.value) > SIGNAL_FRAME_BYTES_MAX // 2:
-            raise LimitError("a message is too long for signalling", bytes=len(payload.value))
+            raise LimitError("A message is too long for signalling.", bytes=len(payload.value))
         message = signal_pb2.Message(author=bytes(author), recipient=bytes(recipient), payload=payload)
         self._request("SendMessage", message, _Sent())
         self._unconfirmed += 1
@@ -130,9 +130,9 @@ class SignalSession:
             case "response":
                 return self._answer(message.response)
             case "bye":
-                raise ProtocolError("the signalling server said goodbye")
+                raise ProtocolError("The signalling server said goodbye.")
             case "request":
-                raise ProtocolError("a signalling server makes no requests")
+                raise ProtocolError("A signalling server makes no requests.")
         return []  # A handshake that this socket does not have, or something newer.
 
     def _answer(self, response: rpc_pb2.Response) -> list[SignalEvent]:
@@ -149,7 +149,7 @@ class SignalSession:
             case _, "error":
                 raise RemoteError("the signalling server refused: " + response.error.message[:200])
             case _, "close":
-                raise ProtocolError("the signalling server ended a stream")
+                raise ProtocolError("The signalling server ended a stream.")
             case _Joined(topic, peer), "payload":
                 self._ready_by.pop(response.id, None)
                 event = decode(signal_pb2.SwarmEvent, response.payload.value, bytes_max=SIGNAL_FRAME_BYTES_MAX)
@@ -158,7 +158,7 @@ class SignalSession:
                 self._ready_by.pop(response.id, None)
                 message = decode(signal_pb2.Message, response.payload.value, bytes_max=SIGNAL_FRAME_BYTES_MAX)
                 if message.recipient != bytes(peer):
-                    raise ProtocolError("a message for another peer")
+                    raise ProtocolError("A message for another peer.")
                 return [Received(_key(message.author), peer, message.payload)]
         return []
 
@@ -170,7 +170,7 @@ class SignalSession:
             case "peer_available":
                 remote = _key(event.peer_available.peer)
                 if remote not in announced and len(announced) >= SIGNAL_PEERS_PER_SWARM_MAX:
-                    raise LimitError("a swarm has too many peers", peers_max=SIGNAL_PEERS_PER_SWARM_MAX)
+                    raise LimitError("A swarm has too many peers.", peers_max=SIGNAL_PEERS_PER_SWARM_MAX)
                 announced.add(remote)
                 return [PeerAvailable(topic, remote)]
             case "peer_left":
@@ -206,5 +206,5 @@ class SignalSession:
 
 def _key(untrusted: bytes) -> PublicKey:
     if not 1 <= len(untrusted) <= 128:
-        raise DecodeError("a peer key of impossible length", bytes=len(untrusted))
+        raise DecodeError("A peer key of impossible length.", bytes=len(untrusted))
     return PublicKey(untrusted)

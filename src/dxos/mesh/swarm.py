@@ -446,7 +446,7 @@ class SwarmMachine:
 
     def _signals(self, remote: PublicKey, session: PublicKey, signals: list[swarm_pb2.Signal], now: float) -> None:
         if len(signals) > TRANSPORT_SIGNALS_MAX:
-            raise LimitError("too many signals in one message", signals_max=TRANSPORT_SIGNALS_MAX)
+            raise LimitError("Too many signals in one message.", signals_max=TRANSPORT_SIGNALS_MAX)
         item = self._remotes.get(remote)
         if item is None:
             return
@@ -531,5 +531,5 @@ def _deadline(item: _Remote) -> float | None:
 
 def _id(untrusted: bytes) -> PublicKey:
     if not 1 <= len(untrusted) <= _ID_BYTES_MAX:
-        raise DecodeError("an id of impossible length", bytes=len(untrusted))
+        raise DecodeError("An id of impossible length.", bytes=len(untrusted))
     return PublicKey(untrusted)

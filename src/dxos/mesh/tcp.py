@@ -36,7 +36,7 @@ class TcpTransport:
     def __init__(self, *, host: str = _LOOPBACK) -> None:
         if not _is_loopback(host):
             raise TransportError(
-                "TCP is not encrypted, so it only connects processes of one machine: use 127.0.0.1", host=host
+                "TCP is not encrypted, so it only connects processes of one machine: use 127.0.0.1.", host=host
             )
         # One family only: a listener on two would get two ports, and only one can be signalled.
         self._host = _LOOPBACK if host == "localhost" else host
@@ -52,7 +52,7 @@ class TcpTransport:
         try:
             listeners = await anyio.create_tcp_listener(local_host=self._host, local_port=0, backlog=1)
         except OSError as error:
-            raise TransportError("no port can be listened on") from error
+            raise TransportError("No port can be listened on.") from error
         async with listeners:
             (listener,) = listeners.listeners
             link.send_signal({"port": listener.extra(anyio.abc.SocketAttribute.local_port)})  # noqa: S610
@@ -63,13 +63,13 @@ class TcpTransport:
         payload = await link.receive_signal()
         port, host = payload.get("port"), payload.get("host", self._host)
         if not isinstance(port, int) or isinstance(port, bool) or not 1 <= port <= _PORT_MAX:
-            raise ProtocolError("the peer signalled no port")
+            raise ProtocolError("The peer signalled no port.")
         if not isinstance(host, str) or not _is_loopback(host):
-            raise TransportError("the peer asks for a connection to another machine, and TCP is not encrypted")
+            raise TransportError("The peer asks for a connection to another machine, and TCP is not encrypted.")
         try:
             return _PromptStream(await anyio.connect_tcp(self._host, port))
         except OSError as error:
-            raise TransportError("the peer's port does not answer", port=port) from error
+            raise TransportError("The peer's port does not answer.", port=port) from error
 
 
 @final

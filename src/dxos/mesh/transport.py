@@ -58,7 +58,7 @@ class Link:
         """
         while not self._incoming:
             if self._overflowed:
-                raise LimitError("too many signals", signals_max=TRANSPORT_SIGNALS_MAX)
+                raise LimitError("Too many signals.", signals_max=TRANSPORT_SIGNALS_MAX)
             self._changed = anyio.Event()
             await self._changed.wait()
         return self._incoming.pop(0)

@@ -49,7 +49,7 @@ class WebSocket:
             else:
                 self._protocol.send_binary(message)
         except WebSocketException as error:
-            raise BrokenError("the websocket is closed") from error
+            raise BrokenError("The websocket is closed.") from error
         await self._flush()
 
     async def ping(self) -> None:
@@ -61,7 +61,7 @@ class WebSocket:
         try:
             self._protocol.send_ping(b"")
         except WebSocketException as error:
-            raise BrokenError("the websocket is closed") from error
+            raise BrokenError("The websocket is closed.") from error
         await self._flush()
 
     async def receive(self) -> str | bytes:
@@ -73,7 +73,7 @@ class WebSocket:
         """
         while not self._ready:
             if not await self._read():
-                raise BrokenError("the websocket was closed")
+                raise BrokenError("The websocket was closed.")
             for event in self._protocol.events_received():
                 if isinstance(event, Frame):
                     self._take(event)
@@ -104,7 +104,7 @@ class WebSocket:
             try:
                 self._ready.append(data.decode() if self._text else data)
             except UnicodeDecodeError as error:
-                raise DecodeError("a text frame that is not UTF-8") from error
+                raise DecodeError("A text frame that is not UTF-8.") from error
 
     async def _read(self) -> bool:
         """Feed the protocol once; False at the end."""
@@ -113,11 +113,11 @@ class WebSocket:
         except anyio.EndOfStream:
             return False
         except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
-            raise BrokenError("the websocket broke") from error
+            raise BrokenError("The websocket broke.") from error
         self.heard_at = anyio.current_time()
         if self._protocol.parser_exc is not None and not isinstance(self._protocol.parser_exc, EOFError):
             await self._flush()
-            raise ProtocolError("the other side broke the websocket protocol") from self._protocol.parser_exc
+            raise ProtocolError("The other side broke the websocket protocol.") from self._protocol.parser_exc
         return True
 
     async def _flush(self) -> None:
@@ -128,7 +128,7 @@ class WebSocket:
             try:
                 await self._stream.send(data)
             except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
-                raise BrokenError("the websocket broke") from error
+                raise BrokenError("The websocket broke.") from error
 
 
 def check_address(address: str) -> None:
@@ -143,7 +143,7 @@ def check_address(address: str) -> None:
             return
     except ValueError:
         pass
-    raise ConfigError(f"a signalling server's address looks like ws://host:port/path, not {address[:200]!r}")
+    raise ConfigError(f"A signalling server's address looks like ws://host:port/path, not {address[:200]!r}")
 
 
 async def open_websocket(address: str) -> WebSocket:
@@ -174,16 +174,16 @@ async def open_websocket(address: str) -> WebSocket:
                 await socket._flush()
                 while not any(isinstance(event, Response) for event in protocol.events_received()):
                     if not await socket._read():
-                        raise SignalError("the signalling server hung up")
+                        raise SignalError("The signalling server hung up.")
                 if protocol.handshake_exc is not None:
-                    raise SignalError("the address answers, but not as a signalling server") from protocol.handshake_exc
+                    raise SignalError("The address is not that of a signalling server.") from protocol.handshake_exc
             except BaseException:
                 await anyio.aclose_forcefully(stream)
                 raise
     except (OSError, TimeoutError, ssl.SSLError) as error:
-        raise SignalError(f"the signalling server does not answer: {address}") from error
+        raise SignalError(f"The signalling server does not answer: {address}") from error
     except (WebSocketException, BrokenError, ProtocolError) as error:
-        raise SignalError("the address answers, but not as a signalling server") from error
+        raise SignalError("The address is not that of a signalling server.") from error
     return socket
 
 
@@ -201,22 +201,22 @@ async def accept_websocket(stream: anyio.abc.ByteStream) -> WebSocket:
         try:
             untrusted = await stream.receive(4096)
         except anyio.EndOfStream:
-            raise BrokenError("the client hung up") from None
+            raise BrokenError("The client hung up.") from None
         except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
-            raise BrokenError("the client hung up") from error
+            raise BrokenError("The client hung up.") from error
         read_bytes += len(untrusted)
         if read_bytes > SIGNAL_HEADER_BYTES_MAX:
-            raise DecodeError("too long a handshake")
+            raise DecodeError("Too long a handshake.")
         protocol.receive_data(untrusted)
         request = next((event for event in protocol.events_received() if isinstance(event, Request)), None)
         if request is not None:
             break
         if protocol.handshake_exc is not None or protocol.parser_exc is not None:
-            raise DecodeError("not a websocket handshake")
+            raise DecodeError("Not a websocket handshake.")
     protocol.send_response(protocol.accept(request))
     await socket._flush()
     if protocol.handshake_exc is not None:
-        raise DecodeError("not a websocket handshake") from protocol.handshake_exc
+        raise DecodeError("Not a websocket handshake.") from protocol.handshake_exc
     for event in protocol.events_received():  # What came with the handshake.
         if isinstance(event, Frame):
             socket._take(event)

@@ -30,7 +30,7 @@ class DataServiceHost:
     async def update(self, space_id: str, edits: Sequence[Edit]) -> tuple[ObjectState, ...]:
         space = self._peer.spaces.ready(space_id)
         if not space.role.may_write:
-            raise NotAllowedError("this identity may read this space, not write to it", space_id=space_id)
+            raise NotAllowedError("This identity may read this space, not write to it.", space_id=space_id)
         asked = [ObjectEdit(one.object_id, one.create, one.mutations, one.base_heads) for one in edits]
         return tuple(map(_state, self._peer.documents.update(space_id, asked)))
 

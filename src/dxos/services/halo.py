@@ -97,7 +97,7 @@ class IdentityServiceHost:
     def _required(self) -> Identity:
         present = self._present()
         if present is None:
-            raise IdentityMissingError("this device has no identity")
+            raise IdentityMissingError("This device has no identity.")
         return present
 
 

@@ -52,4 +52,4 @@ class HistoryServiceHost:
 
     def _check_writable(self, space_id: str) -> None:
         if not self._peer.spaces.ready(space_id).role.may_write:
-            raise NotAllowedError("this identity may read this space, not write to it", space_id=space_id)
+            raise NotAllowedError("This identity may read this space, not write to it.", space_id=space_id)

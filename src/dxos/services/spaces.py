@@ -125,7 +125,7 @@ class SpacesServiceHost:
 
     async def update_space(self, space_id: str, state: SpaceState) -> None:
         if state not in (SpaceState.ACTIVE, SpaceState.INACTIVE):
-            raise NotAllowedError("a space can be made ACTIVE or INACTIVE, no other state can be asked for")
+            raise NotAllowedError("A space can be made ACTIVE or INACTIVE, no other state can be asked for.")
         await self._peer.spaces.set_active(space_id, state is SpaceState.ACTIVE)
 
     async def update_member_role(self, space_id: str, member: PublicKey, role: SpaceRole) -> None:

@@ -28,5 +28,5 @@ class AdmissionDiscovery(Extension):
     async def _get(self, request: GetAdmissionCredentialRequest) -> GetAdmissionCredentialResponse:
         member = self._state.member(from_key(request.member_key))
         if from_key(request.space_key) != self._state.space_key or member is None or not member.role.is_member:
-            raise UsageError("no such member here")
+            raise UsageError("No such member here.")
         return GetAdmissionCredentialResponse(admission_credential=member.credential)

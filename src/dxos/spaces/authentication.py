@@ -51,7 +51,7 @@ class Authentication(Extension):
 
     async def _answer(self, request: AuthenticateRequest) -> AuthenticateResponse:
         if not 0 < len(request.challenge) <= AUTH_CHALLENGE_BYTES_MAX:
-            raise LimitError("a challenge is empty or too long", bytes_max=AUTH_CHALLENGE_BYTES_MAX)
+            raise LimitError("A challenge is empty or too long.", bytes_max=AUTH_CHALLENGE_BYTES_MAX)
         return AuthenticateResponse(credential=self._prove(request.challenge))
 
     async def opened(self, channel: ExtensionChannel) -> None:
@@ -62,9 +62,9 @@ class Authentication(Extension):
         proven = verify_auth(answer.credential, challenge)
         # 0.8.3 does not compare these; without it, one member could appear in the place of another.
         if proven.device_key != channel.remote_key:
-            raise ProofError("the peer proved another device than the one it announced itself as")
+            raise ProofError("The peer proved another device than the one it announced itself as.")
         try:
             await self._changes.wait_until(lambda: self._is_member(proven.issuer), timeout_s=AUTH_TIMEOUT_S)
         except DeadlineError:
-            raise ProofError("the peer is no member of the space, as far as is known here") from None
+            raise ProofError("The peer is no member of the space, as far as is known here.") from None
         self._authenticated(proven.issuer, proven.device_key)

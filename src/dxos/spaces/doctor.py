@@ -443,14 +443,14 @@ class _SpaceExamination:
         """The document, or None if it cannot be used."""
         try:
             if entry.content is None:
-                raise CorruptionError("it cannot be read")
+                raise CorruptionError("It cannot be read.")
             document = Document.load(entry.content)
             if not entry.is_complete and document.heads != entry.heads:
-                raise CorruptionError("a part of it is missing")
+                raise CorruptionError("A part of it is missing.")
             layout.materialize(document)  # Panics are found here.
             key = layout.space_key_of(document)
             if key is None or space_id(key) != self._space:
-                raise CorruptionError("it belongs to another space")
+                raise CorruptionError("It belongs to another space.")
             heads = document.heads
         except (CorruptionError, DecodeError) as error:
             self._set_aside(entry, str(error))

@@ -434,7 +434,7 @@ class Documents:
         links: dict[str, str],
     ) -> None:
         if row.object_id in links or row.object_id in places:
-            raise InvalidValueError("an object with this id exists already", object_id=row.object_id)
+            raise InvalidValueError("An object with this id exists already.", object_id=row.object_id)
         structure = ObjectStructure(
             row.data, row.type, row.kind, row.source, row.target, tuple(row.meta.get("keys", ()))
         )
@@ -456,7 +456,7 @@ class Documents:
         if where is None:
             where = places.get(one.object_id)
         if where is None:
-            raise ObjectNotFoundError("no such object", object_id=one.object_id)
+            raise ObjectNotFoundError("No such object.", object_id=one.object_id)
         document = documents.get(where)
         if document is None:
             document = documents[where] = self._load(where)
@@ -486,7 +486,7 @@ class Documents:
             heads = document.heads
             changes = document.changes_since(())
             if sum(map(len, changes)) > DOCUMENT_BYTES_MAX:
-                raise LimitError("a document would become too large", bytes_max=DOCUMENT_BYTES_MAX)
+                raise LimitError("A document would become too large.", bytes_max=DOCUMENT_BYTES_MAX)
             made.append((one, changes, heads))
             for row in layout.materialize(document):
                 records.append(_record(row, one))
@@ -519,7 +519,7 @@ class Documents:
             self.moments.thin(document_id)
         if stored_bytes > DOCUMENT_BYTES_MAX:
             # Written, it could never be loaded again.
-            raise LimitError("a document would become too large", bytes_max=DOCUMENT_BYTES_MAX)
+            raise LimitError("A document would become too large.", bytes_max=DOCUMENT_BYTES_MAX)
         known = self._space(space)
         rows = [
             row
@@ -653,12 +653,12 @@ class Documents:
         """Keep what a peer changed: all that `document` has since `before`, which is empty for a new document."""
         known = self._space(space_id)
         if not before and self._documents.entry(document_id) is not None:
-            raise ProtocolError("a document arrived twice as new", document_id=document_id)
+            raise ProtocolError("A document arrived twice as new.", document_id=document_id)
         if not before:
             if known.documents_count is None:
                 known.documents_count = len(self._documents.ids(space_id))
             if known.documents_count >= DOCUMENTS_PER_SPACE_MAX:
-                raise LimitError("a space has too many documents", count_max=DOCUMENTS_PER_SPACE_MAX)
+                raise LimitError("A space has too many documents.", count_max=DOCUMENTS_PER_SPACE_MAX)
             known.documents_count += 1
         settled: list[str] = []
         try:
@@ -732,7 +732,7 @@ class Documents:
         content = self._documents.load(document_id)
         space = self._documents.space_of(document_id)
         if content is None or space is None:
-            raise CorruptionError("a document is missing", document_id=document_id)
+            raise CorruptionError("A document is missing.", document_id=document_id)
         document = Document.load(content)
         self._remember(document_id, document, space)
         return document
@@ -746,7 +746,7 @@ class Documents:
     def _space(self, space: str) -> _SpaceDocuments:
         known = self._spaces.get(space)
         if known is None:
-            raise SpaceNotFoundError("no such space is open", space_id=space)
+            raise SpaceNotFoundError("No such space is open.", space_id=space)
         return known
 
     def new_id(self) -> str:

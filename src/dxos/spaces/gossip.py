@@ -106,7 +106,7 @@ class Gossip:
             payload=payload,
         )
         if message.ByteSize() > GOSSIP_BYTES_MAX or len(channel) > GOSSIP_CHANNEL_CHARS_MAX:
-            raise InvalidValueError("the message is too large", bytes_max=GOSSIP_BYTES_MAX)
+            raise InvalidValueError("The message is too large.", bytes_max=GOSSIP_BYTES_MAX)
         self._remember(message.message_id.data)
         self._pass_on(message, source=None)
 
@@ -129,9 +129,9 @@ class Gossip:
             LimitError: Larger than the limits allow.
         """
         if untrusted.ByteSize() > GOSSIP_BYTES_MAX or len(untrusted.channel_id) > GOSSIP_CHANNEL_CHARS_MAX:
-            raise LimitError("a message is too large", bytes_max=GOSSIP_BYTES_MAX)
+            raise LimitError("A message is too large.", bytes_max=GOSSIP_BYTES_MAX)
         if not 0 < len(untrusted.message_id.data) <= GOSSIP_ID_BYTES_MAX:
-            raise LimitError("a message's id is empty or too long", bytes_max=GOSSIP_ID_BYTES_MAX)
+            raise LimitError("A message's id is empty or too long.", bytes_max=GOSSIP_ID_BYTES_MAX)
         if untrusted.message_id.data in self._seen or from_key(untrusted.peer_id) == self._peer_id:
             return
         self._remember(untrusted.message_id.data)

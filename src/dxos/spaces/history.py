@@ -88,7 +88,7 @@ class History:
         if isinstance(moment, int):
             return self._past(document_id, document, object_id, moment)
         if not any(one.hash == moment for one in document.changes()):
-            raise ObjectNotFoundError("the object has no such revision", object_id=object_id)
+            raise ObjectNotFoundError("The object has no such revision.", object_id=object_id)
         return layout.object_at(document, object_id, (moment,))
 
     async def space_at(self, space: str, moment_ms: int, query: Query) -> tuple[ObjectRow, ...]:
@@ -150,7 +150,7 @@ class History:
     def _place(self, space: str, object_id: str) -> str:
         found = self._documents.place(space, object_id)
         if found is None:
-            raise ObjectNotFoundError("no such object", object_id=object_id)
+            raise ObjectNotFoundError("No such object.", object_id=object_id)
         return found
 
     def _dated(self, document_id: str, document: Document, object_id: str) -> list[DatedChange]:

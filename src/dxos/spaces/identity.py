@@ -64,7 +64,7 @@ class HaloIdentity:
         """The credential by which this device speaks for the identity."""
         chain = self.devices.chain(self.device_key)
         if chain is None:
-            raise CorruptionError("the identity's own records do not name this device")
+            raise CorruptionError("The identity's own records do not name this device.")
         return chain
 
     @property
@@ -152,7 +152,7 @@ class IdentityKeeper:
                 # Found out now, and not when the first change or connection fails.
                 if not profile.keyring.has(keys[name]):
                     raise KeyMissingError(
-                        f"the keyring lacks the private key of this profile's {name}; restore it from a backup",
+                        f"The keyring lacks the private key of this profile's {name}; restore it from a backup.",
                         key=keys[name].truncate(),
                     )
             self._current = self._open(keys)
@@ -171,7 +171,7 @@ class IdentityKeeper:
         """
         if self._current is None:
             raise IdentityMissingError(
-                "this device has no identity yet: create one first (client.halo.create_identity, or dx identity create)"
+                "This device has no identity yet: create one (client.halo.create_identity, or dx identity create)."
             )
         return self._current
 
@@ -182,7 +182,7 @@ class IdentityKeeper:
             IdentityExistsError: There is one already.
         """
         if self._current is not None:
-            raise IdentityExistsError("this profile has an identity already", did=self._current.did)
+            raise IdentityExistsError("This profile has an identity already.", did=self._current.did)
         keyring = self._profile.keyring
         keys = {name: keyring.create() for name in _KEYS}
         with self._profile.database.transaction():
@@ -226,4 +226,4 @@ def _parse(record: bytes) -> dict[str, PublicKey]:
         stored = json.loads(record)
         return {name: PublicKey.from_hex(stored[name]) for name in _KEYS}
     except (ValueError, KeyError, TypeError, AttributeError, InvalidKeyError) as error:
-        raise CorruptionError("the record of the identity is damaged; restore the profile from a backup") from error
+        raise CorruptionError("The record of the identity is damaged; restore the profile from a backup.") from error

@@ -55,7 +55,7 @@ class ProfileAdmissions:
     ) -> SpaceAdmissionCredentials:
         """See `Admissions`."""
         if not request.identity_key.data:
-            raise ProtocolError("the guest does not say who it is")
+            raise ProtocolError("The guest does not say who it is.")
         identity_key = from_key(request.identity_key)
         space = self._spaces().ready(_space_of(invitation))
         member = space.pipeline.state.member(identity_key)
@@ -97,5 +97,5 @@ def _space_of(invitation: Invitation) -> str:
     if invitation.space_id is not None:
         return invitation.space_id
     if invitation.space_key is None:
-        raise SpaceNotFoundError("an invitation to a space names the space")
+        raise SpaceNotFoundError("An invitation to a space names the space.")
     return space_id(invitation.space_key)

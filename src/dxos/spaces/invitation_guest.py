@@ -48,12 +48,12 @@ def check_admission(untrusted: Credential, invitation: Invitation, *, identity_k
     verify_credential(untrusted)
     membership = assertion_of(untrusted)
     if not isinstance(membership, SpaceMember) or not SpaceRole.from_wire(membership.role).is_member:
-        raise ProofError("the host answered with a credential that admits nobody")
+        raise ProofError("The host answered with a credential that admits nobody.")
     if from_key(untrusted.subject.id) != identity_key:
-        raise ProofError("the host admitted somebody else")
+        raise ProofError("The host admitted somebody else.")
     space_key = from_key(membership.space_key)
     if invitation.space_key not in (None, space_key) or invitation.space_id not in (None, space_id(space_key)):
-        raise ProofError("the host admitted this identity to another space than the invitation names")
+        raise ProofError("The host admitted this identity to another space than the invitation names.")
     return membership
 
 
@@ -87,12 +87,12 @@ class AcceptedInvitation(Party):
             AlreadyJoinedError: This identity is a member already.
         """
         if self.invitation.kind is not InvitationKind.SPACE:
-            raise UsageError("invitations of further devices are not supported yet; ask for an invitation to a space")
+            raise UsageError("Invitations of further devices are not supported yet; ask for an invitation to a space.")
         _ = self.admissions.identity_key
         if self.invitation.is_expired(self.now_ms()):
             raise expired()
         if self.admissions.is_member(self.invitation):
-            raise AlreadyJoinedError("this identity is a member of the space already; open it from the list of spaces")
+            raise AlreadyJoinedError("This identity is a member of the space already; open it from the list of spaces.")
 
     def authenticate(self, code: str) -> None:
         """Hand in the authentication code; it is tried as soon as the host asks for one."""
@@ -160,8 +160,8 @@ class AcceptedInvitation(Party):
         if not self._met.is_set():
             if deadline == timeout_at:
                 error = InvitationTimeoutError(
-                    "the host of the invitation did not appear: see that it is online and uses the same signalling "
-                    "server, or ask for a new code, because this one may have been used"
+                    "The host of the invitation did not appear: see that it is online and uses the same signalling "
+                    "server, or ask for a new code, because this one may have been used."
                 )
                 self.finish(State.TIMEOUT, error)
             else:

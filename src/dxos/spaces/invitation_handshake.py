@@ -220,7 +220,7 @@ class Handshake(Extension):
             answer = self._act(actions)
         if isinstance(answer, Message):
             return answer
-        raise self.error or ProtocolError("the invitation is over")
+        raise self.error or ProtocolError("The invitation is over.")
 
     def _act(self, actions: Sequence[machines.Action]) -> Message | machines.Admit | None:
         """Do what the machine wants; the answer to the request in hand, or what must be done before there is one."""
@@ -261,7 +261,7 @@ class Handshake(Extension):
         with anyio.move_on_after(OPTIONS_TIMEOUT_S):
             await self._opened.wait()
         if not self._opened.is_set():
-            self.end(InvitationTimeoutError("the other side did not begin with the invitation; try the code again"))
+            self.end(InvitationTimeoutError("The other side did not begin with the invitation; try the code again."))
         while (at := self.machine.next_timer()) is not None:
             self._timer_changed = anyio.Event()
             with anyio.CancelScope(deadline=at):
@@ -402,17 +402,17 @@ class Party:
 
 def cancelled() -> InvitationCancelledError:
     """Why a cancelled invitation ends; its text is also what tells the other side."""
-    return InvitationCancelledError("the invitation was cancelled; ask for a new one")
+    return InvitationCancelledError("The invitation was cancelled; ask for a new one.")
 
 
 def expired() -> InvitationExpiredError:
     """Why an expired invitation ends; its text is also what tells the other side."""
-    return InvitationExpiredError("the invitation has expired; ask for a new one")
+    return InvitationExpiredError("The invitation has expired; ask for a new one.")
 
 
 def timed_out() -> InvitationTimeoutError:
     """Why a handshake ends that does not go on; its text is also what tells the other side."""
-    return InvitationTimeoutError("the other side did not go on with the invitation; try the code again")
+    return InvitationTimeoutError("The other side did not go on with the invitation; try the code again.")
 
 
 # The machines end with the same texts; the two sides' clocks start together, so either may be the one to say it.

@@ -66,21 +66,21 @@ def fill_in(invitation: Invitation, *, random: Callable[[int], bytes], now_ms: i
         UsageError: Such an invitation cannot be made.
     """
     if invitation.kind is not InvitationKind.SPACE:
-        raise UsageError("invitations of further devices are not supported yet; invite to a space")
+        raise UsageError("Invitations of further devices are not supported yet; invite to a space.")
     if invitation.type is not InvitationType.INTERACTIVE:
-        raise UsageError("delegated invitations are not supported yet; make an interactive one")
+        raise UsageError("Delegated invitations are not supported yet; make an interactive one.")
     lifetime_s = int(INVITATION_LIFETIME_S) if invitation.lifetime_s is None else invitation.lifetime_s
     if not 0 < lifetime_s <= INVITATION_LIFETIME_S_MAX:
-        raise UsageError("an invitation lives for at least a second and at most 30 days", lifetime_s=lifetime_s)
+        raise UsageError("An invitation lives for at least a second and at most 30 days.", lifetime_s=lifetime_s)
     role = invitation.role or SpaceRole.EDITOR
     if role not in _ROLES:
-        raise UsageError("an invitation makes its guest an ADMIN, EDITOR or READER", role=role.name)
+        raise UsageError("An invitation makes its guest an ADMIN, EDITOR or READER.", role=role.name)
     timeout_ms = round(INVITATION_TIMEOUT_S * 1000) if not invitation.timeout_ms else invitation.timeout_ms
     code, pair = None, None
     if invitation.auth_method is AuthMethod.SHARED_SECRET:
         code = invitation.auth_code or make_code(random)
         if len(code) > _CODE_CHARS_MAX:
-            raise UsageError("an authentication code is short", chars_max=_CODE_CHARS_MAX)
+            raise UsageError("An authentication code is short.", chars_max=_CODE_CHARS_MAX)
     elif invitation.auth_method is AuthMethod.KNOWN_PUBLIC_KEY:
         pair = invitation.guest_keypair or _make_pair(random)
     return replace(
@@ -251,9 +251,9 @@ class HostedInvitation(Party):
         single_use, invitation_id = not self.invitation.multi_use, self.invitation.invitation_id
         async with self._admitting:
             if self.ending is not None:
-                raise self.ending.error or InvitationUsedError("the invitation was used; ask for a new one")
+                raise self.ending.error or InvitationUsedError("The invitation was used; ask for a new one.")
             if single_use and not self._store.claim(invitation_id):
-                raise InvitationUsedError("the invitation was used; ask for a new one")
+                raise InvitationUsedError("The invitation was used; ask for a new one.")
             try:
                 credentials = await self.admissions.admit(action.request.space, self.invitation, action.profile)
             except BaseException:
@@ -282,7 +282,7 @@ class _HostHandshake(Handshake):
                     return self._host.failure_counted(self._party.count_failure())
                 except StorageError as error:
                     self.storage_error = error
-                    return self._host.link_lost(InvitationError("the host cannot go on; ask for a new invitation"))
+                    return self._host.link_lost(InvitationError("The host cannot go on; ask for a new invitation."))
             case machines.StateChanged(state) if not state.is_final:
                 self._party.show(state)
         return ()
@@ -300,7 +300,7 @@ class _HostHandshake(Handshake):
 def burned() -> AuthenticationError:
     """Why an invitation is dead whose code was wrong too often."""
     return AuthenticationError(
-        "the authentication code was wrong too often, so the invitation is dead; make a new one",
+        "The authentication code was wrong too often, so the invitation is dead; make a new one.",
         attempts_max=INVITATION_ATTEMPTS_MAX,
     )
 
@@ -314,7 +314,7 @@ def read_record(record: InvitationRecord) -> Invitation:
     try:
         return Invitation.from_message(decode(invitation_pb2.Invitation, record.record))
     except PeerError as error:
-        raise CorruptionError("the record of an invitation is damaged") from error
+        raise CorruptionError("The record of an invitation is damaged.") from error
 
 
 def verdict(record: InvitationRecord, *, now_ms: int) -> InvitationUpdate | None:
@@ -336,9 +336,9 @@ def verdict(record: InvitationRecord, *, now_ms: int) -> InvitationUpdate | None
             state, error = State.ERROR, burned()
         case _ if record.claimed and not invitation.multi_use:
             # The process ended between taking the use and saying so: whether somebody was admitted, the space knows.
-            state, error = State.ERROR, InvitationUsedError("the invitation was used; make a new one")
+            state, error = State.ERROR, InvitationUsedError("The invitation was used; make a new one.")
         case _ if invitation.state.is_final:
-            state, error = State.ERROR, InvitationError("the invitation failed; make a new one")
+            state, error = State.ERROR, InvitationError("The invitation failed; make a new one.")
         case _ if invitation.is_expired(now_ms):
             state, error = State.EXPIRED, expired()
         case _:

@@ -103,7 +103,7 @@ class Invitations:
         """
         accepted = self._accepted.get(invitation_id)
         if accepted is None:
-            raise UsageError("no such invitation is being accepted", invitation_id=invitation_id[:8])
+            raise UsageError("No such invitation is being accepted.", invitation_id=invitation_id[:8])
         accepted.authenticate(auth_code)
 
     async def cancel(self, invitation_id: str) -> None:
@@ -193,7 +193,7 @@ class Invitations:
 
     def _check_room(self) -> None:
         if len(self._created) + len(self._accepted) >= INVITATIONS_OPEN_MAX:
-            raise UsageError("too many open invitations; cancel some", open_max=INVITATIONS_OPEN_MAX)
+            raise UsageError("Too many open invitations; cancel some.", open_max=INVITATIONS_OPEN_MAX)
 
     def __repr__(self) -> str:
         return f"<Invitations created={len(self._created)} accepted={len(self._accepted)}>"

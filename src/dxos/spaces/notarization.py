@@ -81,7 +81,7 @@ class Notarization:
         if not self._pipeline.can_write:
             raise NotAllowedError(_NO_WRITER)
         if len(untrusted) > NOTARIZE_CREDENTIALS_MAX:
-            raise LimitError("too many credentials at once", count_max=NOTARIZE_CREDENTIALS_MAX)
+            raise LimitError("Too many credentials at once.", count_max=NOTARIZE_CREDENTIALS_MAX)
         for credential in untrusted:
             if verify_credential(credential) not in self._pipeline.state:
                 self._check(credential)
@@ -93,11 +93,11 @@ class Notarization:
         state = self._pipeline.state
         issuer = from_key(credential.issuer)
         if not isinstance(assertion, AdmittedFeed) or from_key(assertion.space_key) != state.space_key:
-            raise NotAllowedError("only feeds of this space are written for others")
+            raise NotAllowedError("Only feeds of this space are written for others.")
         if not state.is_member(issuer) or from_key(assertion.identity_key) != issuer:
-            raise ProofError("a feed is admitted by the member that writes it")
+            raise ProofError("A feed is admitted by the member that writes it.")
         if sum(feed.identity_key == issuer for feed in state.feeds.values()) >= NOTARIZE_FEEDS_MAX:
-            raise LimitError("a member has too many feeds", count_max=NOTARIZE_FEEDS_MAX)
+            raise LimitError("A member has too many feeds.", count_max=NOTARIZE_FEEDS_MAX)
 
     async def notarize(self, credentials: Sequence[Credential]) -> None:
         """Return when all of these have been written by some member and processed here; there is no time limit.

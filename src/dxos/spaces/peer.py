@@ -71,7 +71,7 @@ class Peer:
         """
         if self._spaces is None:
             self.identity.required  # noqa: B018 - raises the error that says what to do.
-            raise IdentityMissingError("the identity is being created")
+            raise IdentityMissingError("The identity is being created.")
         return self._spaces
 
     @property

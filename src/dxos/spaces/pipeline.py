@@ -81,7 +81,7 @@ class ControlPipeline:
             StorageError: Nothing was written.
         """
         if self._writer is None:
-            raise NotAllowedError("this device cannot write to the space yet: no member has admitted its feed")
+            raise NotAllowedError("This device cannot write to the space yet: no member has admitted its feed.")
         log = self.feeds[self._writer]
         index = log.append(encode_feed_message(credential, tuple(self.timeframe.items())), self._signer)
         self.advance()

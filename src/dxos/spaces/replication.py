@@ -94,9 +94,9 @@ class DocumentReplication(Extension):
 
     async def _start(self, info: PeerInfo) -> Empty:
         if self._remote_id is not None:
-            raise ProtocolError("replication has started already")
+            raise ProtocolError("Replication has started already.")
         if len(info.id) > PEER_ID_CHARS_MAX:
-            raise LimitError("the peer's id is too long", chars_max=PEER_ID_CHARS_MAX)
+            raise LimitError("The peer's id is too long.", chars_max=PEER_ID_CHARS_MAX)
         self._remote_id = info.id
         self._started.set()
         return Empty()

@@ -154,7 +154,7 @@ class Space:
             if self.error is not None:
                 raise self.error
             if self._closing.is_set():
-                raise SpaceNotReadyError("the space was closed", space_id=self.id)
+                raise SpaceNotReadyError("The space was closed.", space_id=self.id)
             await self.changes.wait()
 
     def report(self, event: repo.Event) -> None:
@@ -181,12 +181,12 @@ class Space:
         """Raise NotAllowedError unless this identity may admit others, from this device, now."""
         if not self.role.may_admit:
             raise NotAllowedError(
-                f"the role {self.role.name} does not permit inviting others or changing roles; ask an admin",
+                f"The role {self.role.name} does not permit inviting others or changing roles; ask an admin.",
                 space_id=self.id,
             )
         if not self.pipeline.can_write:
             raise NotAllowedError(
-                "this device cannot write to the space's records until another member has been online with it",
+                "This device cannot write to the space's records until another member has been online with it.",
                 space_id=self.id,
             )
 
@@ -199,7 +199,7 @@ class Space:
         self.check_may_admit()
         state = self.pipeline.state
         if role is SpaceRole.OWNER or state.role(identity_key) is SpaceRole.OWNER:
-            raise NotAllowedError("a space's owner is who created it; nobody else becomes it, or stops being it")
+            raise NotAllowedError("A space's owner is who created it; nobody else becomes it, or stops being it.")
         credential = self._issuer.space_member(
             identity_key,
             role,
@@ -211,7 +211,7 @@ class Space:
         )
         self.pipeline.write(credential)
         if state.role(identity_key) is not role:
-            raise NotAllowedError("the role of this member cannot be changed to that", role=role.name)
+            raise NotAllowedError("The role of this member cannot be changed to that.", role=role.name)
         return credential
 
     def change_role(self, identity_key: PublicKey, role: SpaceRole) -> None:
@@ -223,9 +223,9 @@ class Space:
         """
         member = self.pipeline.state.member(identity_key)
         if member is None:
-            raise ObjectNotFoundError("no such member", space_id=self.id)
+            raise ObjectNotFoundError("No such member.", space_id=self.id)
         if identity_key == self._context.identity.identity_key:
-            raise NotAllowedError("nobody changes their own role")
+            raise NotAllowedError("Nobody changes their own role.")
         self.admit(identity_key, role, member.profile)
 
     def publish_profile(self) -> None:
@@ -258,12 +258,12 @@ class Space:
         """
         root_id, last = self.root_id, self.pipeline.state.current_epoch
         if self.state is not State.READY or root_id is None or last is None:
-            raise SpaceNotReadyError("only a space that is open can begin an epoch", space_id=self.id)
+            raise SpaceNotReadyError("Only a space that is open can begin an epoch.", space_id=self.id)
         if not self.role.may_write:
-            raise NotAllowedError("this identity may read this space, not begin an epoch", space_id=self.id)
+            raise NotAllowedError("This identity may read this space, not begin an epoch.", space_id=self.id)
         if not self.pipeline.can_write:
             raise NotAllowedError(
-                "this device cannot write to the space's records until another member has been online with it",
+                "This device cannot write to the space's records until another member has been online with it.",
                 space_id=self.id,
             )
         made = self.epochs.begin(root_id)

@@ -61,7 +61,7 @@ class Spaces:
         """
         found = self.all.get(space)
         if found is None:
-            raise SpaceNotFoundError("this profile has no such space", space_id=space)
+            raise SpaceNotFoundError("This profile has no such space.", space_id=space)
         return found
 
     def ready(self, space: str) -> Space:
@@ -74,7 +74,7 @@ class Spaces:
         found = self.get(space)
         if found.state is not State.READY:
             raise SpaceNotReadyError(
-                "the space is not ready: wait for it (space.wait_until_ready), or open it", space_id=space
+                "The space is not ready: wait for it (space.wait_until_ready), or open it.", space_id=space
             )
         return found
 
@@ -140,7 +140,7 @@ class Spaces:
         key = from_key(membership.space_key)
         if self.has_joined(space_id(key)):
             raise AlreadyJoinedError(
-                "this identity is a member of the space already; open it from the list of spaces",
+                "This identity is a member of the space already; open it from the list of spaces.",
                 space_id=space_id(key),
             )
         known = self.by_key(key)

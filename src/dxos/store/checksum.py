@@ -17,5 +17,5 @@ def checked(content: bytes, expected: int, *, what: str) -> bytes:
         CorruptionError: It is not; the message names `what`, which is prose and holds no secret.
     """
     if zlib.crc32(content) != expected:
-        raise CorruptionError(f"{what} is damaged on disk; restore a backup or join the spaces again")
+        raise CorruptionError(f"{what} is damaged on disk; restore a backup or join the spaces again.")
     return content

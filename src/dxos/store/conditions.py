@@ -182,7 +182,7 @@ def canonical_json(value: object, *, sort_keys: bool = False) -> str:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=sort_keys)
         text.encode()
     except (ValueError, TypeError, RecursionError) as error:  # UnicodeEncodeError is a ValueError.
-        raise InvalidValueError("a value that JSON cannot hold") from error
+        raise InvalidValueError("A value that JSON cannot hold.") from error
     return text
 
 
@@ -263,7 +263,7 @@ def to_sql(
         budget -= 1
         if budget < 0 or depth > CONDITION_DEPTH_MAX:
             raise InvalidValueError(
-                "the query is too large", terms_max=CONDITION_TERMS_MAX, depth_max=CONDITION_DEPTH_MAX
+                "The query is too large.", terms_max=CONDITION_TERMS_MAX, depth_max=CONDITION_DEPTH_MAX
             )
         match condition:
             case Equals(path, value):
@@ -337,7 +337,7 @@ def to_sql(
                 return _join(" OR ", "0", [translate(term, depth + 1) for term in terms])
             case Not(term):
                 return f"NOT ({translate(term, depth + 1)})"
-        raise InvalidValueError("no condition")
+        raise InvalidValueError("No condition.")
 
     return translate(condition, 0), parameters
 
@@ -575,7 +575,7 @@ def _join(operator: str, empty: str, terms: list[str]) -> str:
 def sqlite_path(path: Path) -> str | None:
     """The path as SQLite writes it; None if a step needs escapes or wraps, which SQLite's versions read differently."""
     if len(path) > VALUE_DEPTH_MAX:
-        raise InvalidValueError("the path of a property is too long", steps_max=VALUE_DEPTH_MAX)
+        raise InvalidValueError("The path of a property is too long.", steps_max=VALUE_DEPTH_MAX)
     spelled = "$"
     for step in path:
         if isinstance(step, int):

@@ -66,28 +66,28 @@ _LOCKED = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 def map_sqlite_error(error: sqlite3.Error | UnicodeDecodeError) -> StorageError | ClosedError:
     """The error of ours that an error of SQLite means; every other one is a bug of ours and is raised as such."""
     if isinstance(error, UnicodeDecodeError):
-        return CorruptionError("the database file is damaged; restore a backup or join the spaces again")
+        return CorruptionError("The database file is damaged; restore a backup or join the spaces again.")
     extended = getattr(error, "sqlite_errorcode", None)
     if str(error).startswith(_DAMAGED_VALUES):
-        return CorruptionError("a row is damaged on disk; restore a backup or join the space again")
+        return CorruptionError("A row is damaged on disk; restore a backup or join the space again.")
     if extended is None:
         if isinstance(error, sqlite3.ProgrammingError) and "closed" in str(error):
-            return ClosedError("the profile was closed")
+            return ClosedError("The profile was closed.")
         raise AssertionError(f"a wrong use of SQLite: {error}") from error
     primary, name = extended & 0xFF, getattr(error, "sqlite_errorname", "")
     if primary in _CORRUPT or extended in _UNREADABLE:
-        return CorruptionError("the database file is damaged; restore a backup or join the spaces again", reason=name)
+        return CorruptionError("The database file is damaged; restore a backup or join the spaces again.", reason=name)
     if primary in _FULL:
-        return StorageFullError("the disk is full; nothing of this change was written: free some space", reason=name)
+        return StorageFullError("The disk is full; nothing of this change was written: free some space.", reason=name)
     if primary == sqlite3.SQLITE_IOERR:
         # A quota or a limit of file size arrives as a failed write, not as SQLITE_FULL.
         return StorageFullError(
-            "the disk refused a write; nothing of this change was written: free some space", reason=name
+            "The disk refused a write; nothing of this change was written: free some space.", reason=name
         )
     if primary in _ACCESS:
-        return StorageAccessError("the database cannot be written; check the permissions of its folder", reason=name)
+        return StorageAccessError("The database cannot be written; check the permissions of its folder.", reason=name)
     if primary in _LOCKED:
-        return ProfileLockedError("another process is writing to this profile; try again", reason=name)
+        return ProfileLockedError("Another process is writing to this profile; try again.", reason=name)
     if primary == sqlite3.SQLITE_NOMEM:
         raise MemoryError from error
     raise AssertionError(f"a wrong use of SQLite: {error}") from error
@@ -155,7 +155,7 @@ class Database:
             _number(execute("PRAGMA application_id")),
         )
         if tables and application != APPLICATION_ID:
-            raise CorruptionError("the database file belongs to another program; choose another folder")
+            raise CorruptionError("The database file belongs to another program; choose another folder.")
         execute("PRAGMA auto_vacuum = INCREMENTAL")  # Counts for a file without tables; others stay as they are.
         execute("PRAGMA journal_mode = WAL")
         execute("PRAGMA foreign_keys = ON")
@@ -175,7 +175,7 @@ class Database:
         version = _number(execute("PRAGMA user_version"))
         if version > newest:
             raise ProfileVersionError(
-                "this profile was written by a newer version of dxos; upgrade this one",
+                "This profile was written by a newer version of dxos; upgrade this one.",
                 profile_version=version,
                 own_version=newest,
             )
@@ -232,7 +232,7 @@ class Database:
 
     def _open_connection(self) -> sqlite3.Connection:
         if self._connection is None:
-            raise ClosedError("the profile was closed")
+            raise ClosedError("The profile was closed.")
         return self._connection
 
     def check(self) -> None:
@@ -244,7 +244,7 @@ class Database:
         found = self.rows("PRAGMA quick_check(1)")
         if found != [("ok",)]:
             raise CorruptionError(
-                "the database file is damaged; restore a backup or join the spaces again", reason=str(found[0][0])
+                "The database file is damaged; restore a backup or join the spaces again.", reason=str(found[0][0])
             )
 
     # --- Statements ------------------------------------------------------------------------------------------------
@@ -352,7 +352,7 @@ class Database:
         if self.path is None:
             return
         if self._wal_failed:
-            raise StorageFullError("an earlier write did not reach the disk; close the profile and open it again")
+            raise StorageFullError("An earlier write did not reach the disk; close the profile and open it again.")
         wal = _wal_path(self.path)
         try:
             self._follow_wal(wal)

@@ -135,10 +135,10 @@ class DocumentStore:
             return None
         number, expected_bytes, quarantine = found
         if quarantine is not None:
-            raise CorruptionError("the document is set aside as damaged", document_id=document_id, reason=quarantine)
+            raise CorruptionError("The document is set aside as damaged.", document_id=document_id, reason=quarantine)
         content = self._content(number)
         if len(content) != expected_bytes:
-            raise CorruptionError("a part of the document is missing on disk", document_id=document_id)
+            raise CorruptionError("A part of the document is missing on disk.", document_id=document_id)
         return content
 
     def heads(self, document_id: str) -> Heads | None:
@@ -314,5 +314,5 @@ def _pack(heads: Sequence[bytes]) -> bytes:
 def unpack_heads(packed: bytes) -> Heads:
     """The heads of a document as a column holds them; CorruptionError if that is no whole number of heads."""
     if len(packed) % HEAD_BYTES:
-        raise CorruptionError("a document's heads are damaged on disk")
+        raise CorruptionError("A document's heads are damaged on disk.")
     return tuple(packed[i : i + HEAD_BYTES] for i in range(0, len(packed), HEAD_BYTES))

@@ -23,17 +23,17 @@ def map_os_error(error: OSError, action: str) -> StorageError:
     reason = errno.errorcode.get(error.errno or 0, "unknown")
     match error.errno:
         case number if number in _FULL:
-            return StorageFullError(f"cannot {action}: the disk is full; free some space", reason=reason)
+            return StorageFullError(f"Cannot {action}: the disk is full; free some space.", reason=reason)
         case errno.EIO:
-            return StorageFullError(f"cannot {action}: the disk reports an error; check it", reason=reason)
+            return StorageFullError(f"Cannot {action}: the disk reports an error; check it.", reason=reason)
         case errno.ELOOP:
-            return StorageAccessError(f"cannot {action}: a link stands in the file's place; remove it", reason=reason)
+            return StorageAccessError(f"Cannot {action}: a link stands in the file's place; remove it.", reason=reason)
         case errno.EROFS:
-            return StorageAccessError(f"cannot {action}: the disk is read-only; choose another folder", reason=reason)
+            return StorageAccessError(f"Cannot {action}: the disk is read-only; choose another folder.", reason=reason)
         case errno.ENOTDIR | errno.EEXIST:
-            return StorageAccessError(f"cannot {action}: the path is no folder; choose another", reason=reason)
+            return StorageAccessError(f"Cannot {action}: the path is no folder; choose another.", reason=reason)
         case _:
-            return StorageAccessError(f"cannot {action}: check the permissions of the folder", reason=reason)
+            return StorageAccessError(f"Cannot {action}: check the permissions of the folder.", reason=reason)
 
 
 def make_private_directory(path: Path) -> None:
@@ -54,19 +54,19 @@ def make_private_directory(path: Path) -> None:
     except OSError as error:
         raise map_os_error(error, "make the profile's folder") from error
     if stat.S_ISLNK(found.st_mode):
-        raise StorageAccessError("the profile's folder is a link; name the folder itself")
+        raise StorageAccessError("The profile's folder is a link; name the folder itself.")
     if not stat.S_ISDIR(found.st_mode):
-        raise StorageAccessError("the profile's path is no folder; choose another")
+        raise StorageAccessError("The profile's path is no folder; choose another.")
     if sys.platform != "win32":
         if found.st_uid != os.geteuid():
-            raise StorageAccessError("the profile's folder belongs to another user; choose another", owner=found.st_uid)
+            raise StorageAccessError("The profile's folder is another user's; choose another.", owner=found.st_uid)
         if stat.S_IMODE(found.st_mode) & 0o077:
             try:
                 path.chmod(DIRECTORY_MODE)
             except OSError as error:
                 raise map_os_error(error, "close the profile's folder to other users") from error
     if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
-        raise StorageAccessError("the profile's folder cannot be written; check its permissions")
+        raise StorageAccessError("The profile's folder cannot be written; check its permissions.")
 
 
 def create_private_file(path: Path) -> None:
@@ -79,7 +79,7 @@ def create_private_file(path: Path) -> None:
         found = os.fstat(descriptor)
         if sys.platform != "win32":
             if found.st_uid != os.geteuid():
-                raise StorageAccessError(f"{path.name} belongs to another user; choose another folder")
+                raise StorageAccessError(f"{path.name} belongs to another user; choose another folder.")
             if stat.S_IMODE(found.st_mode) & 0o077:
                 os.fchmod(descriptor, FILE_MODE)
     except OSError as error:
@@ -107,7 +107,7 @@ def read_private_file(path: Path, *, bytes_max: int) -> bytes | None:
         except OSError as error:
             raise map_os_error(error, f"read {path.name[:16]}") from error
     if len(content) > bytes_max:
-        raise CorruptionError(f"{path.name[:16]} is longer than it can be; restore it from a backup")
+        raise CorruptionError(f"{path.name[:16]} is longer than it can be; restore it from a backup.")
     return content
 
 

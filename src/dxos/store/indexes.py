@@ -94,7 +94,7 @@ class FieldIndexes:
         """What has to go for one more."""
         alike = [one for one in self._known if one.declared == declared]
         if declared and len(alike) >= QUERY_INDEXES_DECLARED_MAX:
-            raise InvalidValueError("this profile has too many indexes", count_max=QUERY_INDEXES_DECLARED_MAX)
+            raise InvalidValueError("This profile has too many indexes.", count_max=QUERY_INDEXES_DECLARED_MAX)
         return alike[0] if not declared and len(alike) >= QUERY_INDEXES_MAX else None
 
     def _create(self, index: FieldIndex) -> None:

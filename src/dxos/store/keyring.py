@@ -108,13 +108,13 @@ class Keyring:
         if self._directory is not None:
             content = read_private_file(self._directory / key.hex, bytes_max=KEY_FILE_BYTES_MAX)
         if content is None:
-            raise KeyMissingError("the keyring lacks a private key; restore it from a backup", key=key.truncate())
+            raise KeyMissingError("The keyring lacks a private key; restore it from a backup.", key=key.truncate())
         try:
             record = decode(KeyRecord, content)
         except DecodeError:
             raise _damaged(key) from None
         if not record.private_key:
-            raise KeyMissingError("the keyring holds the public half of a key only", key=key.truncate())
+            raise KeyMissingError("The keyring holds the public half of a key only.", key=key.truncate())
         try:
             signing_key = SigningKey.from_pkcs8(record.private_key)
         except CorruptionError:
@@ -126,7 +126,7 @@ class Keyring:
 
 
 def _damaged(key: PublicKey) -> CorruptionError:
-    return CorruptionError("a file of the keyring is damaged; restore it from a backup", key=key.truncate())
+    return CorruptionError("A file of the keyring is damaged; restore it from a backup.", key=key.truncate())
 
 
 def _is_key_name(name: str) -> bool:

@@ -356,5 +356,5 @@ def _record(row: Row) -> ObjectRecord:
     except (ValueError, CorruptionError) as error:
         # The host makes the row anew from its document, which the row is only a picture of.
         raise CorruptionError(
-            "an object's row is damaged on disk", object_id=object_id, document_id=document_id
+            "An object's row is damaged on disk.", object_id=object_id, document_id=document_id
         ) from error

@@ -72,7 +72,7 @@ class Profile:
             database_path = folder / DATABASE_NAME
             if keyring.keys() and (not database_path.exists() or database_path.stat().st_size == 0):
                 # A new, empty database would look like a new profile and hide the loss.
-                raise CorruptionError("the profile has keys but no database; restore it from a backup or reset it")
+                raise CorruptionError("The profile has keys but no database; restore it from a backup or reset it.")
             return cls(folder, Database(database_path), keyring, lock)
         except OSError as error:
             lock.release()
@@ -113,7 +113,7 @@ class Profile:
             StorageAccessError: A file could not be deleted.
         """
         if self._closed:
-            raise ClosedError("the profile was closed")
+            raise ClosedError("The profile was closed.")
         self.database.close()
         self.keyring.close()
         try:
@@ -197,7 +197,7 @@ class _Lock:
             holder = _read_pid(self._descriptor)
             os.close(self._descriptor)
             raise ProfileLockedError(
-                f"process {holder or 'unknown'} has this profile open; close it, or choose another profile", pid=holder
+                f"Process {holder or 'unknown'} has this profile open; close it, or choose another profile.", pid=holder
             ) from None
         except OSError as error:
             os.close(self._descriptor)

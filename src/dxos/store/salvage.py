@@ -47,7 +47,7 @@ def salvage_database(path: Path) -> dict[str, int]:
         finally:
             database.close()
         if not counts.get("settings") and not counts.get("documents"):
-            raise CorruptionError("nothing can be read in the database file; restore the profile from a backup")
+            raise CorruptionError("Nothing can be read in the database file; restore the profile from a backup.")
         kept = path.with_name(path.name + DAMAGED_SUFFIX)
         _remove(kept)
         for suffix in ("-wal", ""):  # The log first: a file without its log opens, a log of another file does not.

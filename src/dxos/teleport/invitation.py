@@ -202,7 +202,7 @@ class _Handshake:
     def open(self, *, now: float) -> list[Action]:
         """Begin, once the extension is open on a connection; `now` in seconds."""
         if self.state is not State.INIT:
-            raise UsageError("a handshake is opened once")
+            raise UsageError("A handshake is opened once.")
         self._times_out_at = now + self._timeout_s
         self._options_by = now + OPTIONS_TIMEOUT_S
         request = invitations_pb2.InvitationOptions(role=self._role)
@@ -210,11 +210,11 @@ class _Handshake:
 
     def cancel(self) -> list[Action]:
         """Our user ends it; nothing happens if it is over."""
-        return self._end("cancelled", InvitationCancelledError("the invitation was cancelled"))
+        return self._end("cancelled", InvitationCancelledError("The invitation was cancelled."))
 
     def link_lost(self, error: DxosError | None = None) -> list[Action]:
         """The connection is gone; nothing happens if the handshake is over."""
-        return self._end("failed", error or BrokenError("the connection was lost during the invitation"))
+        return self._end("failed", error or BrokenError("The connection was lost during the invitation."))
 
     def next_timer(self) -> float | None:
         """When `handle_timer` has something to do."""
@@ -227,19 +227,19 @@ class _Handshake:
     def handle_timer(self, *, now: float) -> list[Action]:
         """End the handshake if its time is over."""
         if self._expires_at is not None and now >= self._expires_at:
-            return self._end("expired", InvitationExpiredError("the invitation has expired; ask for a new one"))
+            return self._end("expired", InvitationExpiredError("The invitation has expired; ask for a new one."))
         if any(at is not None and now >= at for at in (self._times_out_at, self._options_by)):
             return self._end(
                 "timed out",
-                InvitationTimeoutError("the other side did not go on with the invitation; try the code again"),
+                InvitationTimeoutError("The other side did not go on with the invitation; try the code again."),
             )
         return []
 
     def _receive_options(self, request: invitations_pb2.InvitationOptions, *, now: float) -> list[Action]:
         if self.state not in (State.INIT, State.CONNECTING) or self._role_known:
-            raise ProtocolError("Options may be sent once, and first")
+            raise ProtocolError("Options may be sent once, and first.")
         if not request.HasField("role") or request.role == self._role or request.role not in (_HOST, _GUEST):
-            return self._end("failed", ProtocolError("host and guest are needed, but both sides have one role"))
+            return self._end("failed", ProtocolError("Host and guest are needed, but both sides have one role."))
         self._role_known = True
         return [Respond(Empty()), *self._try_to_meet(now=now)]
 
@@ -290,9 +290,9 @@ class InvitationHost(_Handshake):
     ) -> None:
         super().__init__(invitation, expires_at=expires_at)
         if invitation.auth_method is AuthMethod.SHARED_SECRET and not invitation.auth_code:
-            raise UsageError("this invitation needs an authentication code")
+            raise UsageError("This invitation needs an authentication code.")
         if invitation.auth_method is AuthMethod.KNOWN_PUBLIC_KEY and invitation.guest_keypair is None:
-            raise UsageError("this invitation needs the guest's public key")
+            raise UsageError("This invitation needs the guest's public key.")
         assert len(challenge) == CHALLENGE_BYTES, "a challenge has a fixed size"
         self.profile: credentials_pb2.ProfileDocument | None = None  # What the guest says of itself.
         self._challenge = challenge
@@ -323,7 +323,7 @@ class InvitationHost(_Handshake):
                 return self._receive_authentication(request)
             case invitations_pb2.AdmissionRequest():
                 return self._receive_admission(request)
-        raise ProtocolError("a request of a kind unknown here")
+        raise ProtocolError("A request of a kind unknown here.")
 
     def answer(self, answer: Message | DxosError, *, now: float) -> list[Action]:
         """Take the answer to our Options."""
@@ -333,7 +333,7 @@ class InvitationHost(_Handshake):
         """A CountFailure was done; `failures_count` is the invitation's total."""
         assert failures_count > 0, "a failure was counted"
         if not self._counting:
-            raise UsageError("no failure was to be counted")
+            raise UsageError("No failure was to be counted.")
         self._counting = False
         self._failures_count = failures_count
         if self.is_over:
@@ -356,7 +356,7 @@ class InvitationHost(_Handshake):
 
     def _take_admission(self) -> None:
         if not self._admitting:
-            raise UsageError("nobody was to be admitted")
+            raise UsageError("Nobody was to be admitted.")
         self._admitting = False
 
     def _receive_introduction(self, request: invitations_pb2.IntroductionRequest, *, now: float) -> list[Action]:
@@ -365,11 +365,11 @@ class InvitationHost(_Handshake):
             # The guest has our Options; that its answer is still under way is no reason to refuse it.
             actions = self._meet(now=now)
         if self.state is not State.CONNECTED:
-            raise ProtocolError("Introduce follows Options")
+            raise ProtocolError("Introduce follows Options.")
         if request.invitation_id != self.invitation.invitation_id:
-            return actions + self._end("failed", ProtocolError("the guest has another invitation"))
+            return actions + self._end("failed", ProtocolError("The guest has another invitation."))
         if len(request.profile.display_name) > DISPLAY_NAME_CHARS_MAX:
-            return actions + self._end("failed", LimitError("a display name is too long"))
+            return actions + self._end("failed", LimitError("A display name is too long."))
         if request.HasField("profile"):
             self.profile = request.profile
         response = invitations_pb2.IntroductionResponse(auth_method=self.invitation.auth_method.name)
@@ -380,7 +380,7 @@ class InvitationHost(_Handshake):
 
     def _receive_authentication(self, request: invitations_pb2.AuthenticationRequest) -> list[Action]:
         if self.state is not State.READY_FOR_AUTHENTICATION or self._proven or self._admitting:
-            raise ProtocolError("Authenticate follows Introduce, once at a time, if it was asked for")
+            raise ProtocolError("Authenticate follows Introduce, once at a time, if it was asked for.")
         if self.invitation.auth_method is AuthMethod.SHARED_SECRET:
             return self._check_code(request.auth_code)
         return self._check_signature(request.signed_challenge)
@@ -402,22 +402,22 @@ class InvitationHost(_Handshake):
         actions = self._move("tried")
         try:
             if len(untrusted) > _SIGNATURE_BYTES_MAX:
-                raise ProofError("a signature is too long")
+                raise ProofError("A signature is too long.")
             ed25519.verify(bytes(self.invitation.guest_keypair.public_key), self._challenge, untrusted)
         except ProofError:
             response = invitations_pb2.AuthenticationResponse(status=_Status.INVALID_SIGNATURE)
-            error = AuthenticationError("the guest does not hold the key that the invitation was made for")
+            error = AuthenticationError("The guest does not hold the key that the invitation was made for.")
             return [*actions, Respond(response), *self._end("failed", error)]
         self._proven = True
         return [*actions, Respond(invitations_pb2.AuthenticationResponse(status=_Status.OK))]
 
     def _receive_admission(self, request: invitations_pb2.AdmissionRequest) -> list[Action]:
         if self.state not in (State.READY_FOR_AUTHENTICATION, State.AUTHENTICATING) or not self._proven:
-            raise ProtocolError("Admit follows authentication")
+            raise ProtocolError("Admit follows authentication.")
         if self._admitting:
-            raise ProtocolError("Admit may be asked for once")
+            raise ProtocolError("Admit may be asked for once.")
         if request.WhichOneof("kind") != _kind_field(self.invitation.kind):
-            return self._end("failed", ProtocolError("the guest asks for an admission of another kind"))
+            return self._end("failed", ProtocolError("The guest asks for an admission of another kind."))
         self._admitting = True
         return [Admit(request, self.profile)]
 
@@ -472,7 +472,7 @@ class InvitationGuest(_Handshake):
             return ended
         if isinstance(request, invitations_pb2.InvitationOptions):
             return self._receive_options(request, now=now)
-        raise ProtocolError("a guest does not serve this")
+        raise ProtocolError("A guest does not serve this.")
 
     def authenticate(self, code: str) -> list[Action]:
         """Try a code that our user gave.
@@ -481,7 +481,7 @@ class InvitationGuest(_Handshake):
             UsageError: None is asked for now.
         """
         if self.state is not State.READY_FOR_AUTHENTICATION or self.auth_method is not AuthMethod.SHARED_SECRET:
-            raise UsageError("no authentication code is asked for now", state=self.state.name)
+            raise UsageError("No authentication code is asked for now.", state=self.state.name)
         return self._authenticate(invitations_pb2.AuthenticationRequest(auth_code=code))
 
     def answer(self, answer: Message | DxosError, *, now: float) -> list[Action]:
@@ -504,7 +504,7 @@ class InvitationGuest(_Handshake):
                 return self._authenticated(answer, now=now)
             case method, invitations_pb2.AdmissionResponse() if method == ADMIT:
                 return self._admitted(answer)
-        raise UsageError("an answer of another kind than was waited for")
+        raise UsageError("An answer of another kind than was waited for.")
 
     def next_timer(self) -> float | None:
         """When `handle_timer` has something to do."""
@@ -541,7 +541,7 @@ class InvitationGuest(_Handshake):
         try:
             self.auth_method = AuthMethod(response.auth_method)
         except ValueError:
-            return self._end("failed", ProtocolError("the host asks for an authentication unknown here"))
+            return self._end("failed", ProtocolError("The host asks for an authentication unknown here."))
         if response.HasField("space_key") and response.space_key.data:
             self.space_key = from_key(response.space_key)
         self._times_out_at = now + self._timeout_s
@@ -556,10 +556,10 @@ class InvitationGuest(_Handshake):
     def _sign(self, untrusted_challenge: bytes) -> list[Action]:
         pair = self.invitation.guest_keypair
         if pair is None or pair.private_key is None:
-            return self._end("failed", AuthenticationError("the invitation was made for somebody who holds its key"))
+            return self._end("failed", AuthenticationError("The invitation was made for somebody who holds its key."))
         if len(untrusted_challenge) != CHALLENGE_BYTES:
             # A host that chose the length could have us sign a whole message of another protocol.
-            return self._end("failed", ProtocolError("a challenge has 32 bytes"))
+            return self._end("failed", ProtocolError("A challenge has 32 bytes."))
         signature = ed25519.sign(pair.private_key, untrusted_challenge)
         actions = self._move("introduced")
         return actions + self._authenticate(invitations_pb2.AuthenticationRequest(signed_challenge=signature))
@@ -579,7 +579,7 @@ class InvitationGuest(_Handshake):
                 return self._move("refuted")
         if response.status in (_Status.INVALID_OTP, _Status.INVALID_OPT_ATTEMPTS):
             return self._end("failed", _burned())
-        return self._end("failed", AuthenticationError("the host refused the authentication; ask for a new invitation"))
+        return self._end("failed", AuthenticationError("The host refused the authentication; ask for a new one."))
 
     def _ask_admission(self) -> list[Action]:
         self._pending = ADMIT
@@ -587,7 +587,7 @@ class InvitationGuest(_Handshake):
 
     def _admitted(self, response: invitations_pb2.AdmissionResponse) -> list[Action]:
         if response.WhichOneof("kind") != _kind_field(self.invitation.kind):
-            return self._end("failed", ProtocolError("the host gave an admission of another kind"))
+            return self._end("failed", ProtocolError("The host gave an admission of another kind."))
         return [Admitted(response), *self._move("admitted")]
 
 
@@ -597,7 +597,7 @@ def _kind_field(kind: InvitationKind) -> str:
 
 def _burned() -> AuthenticationError:
     return AuthenticationError(
-        "the authentication code was wrong too often; ask for a new invitation", attempts_max=INVITATION_ATTEMPTS_MAX
+        "The authentication code was wrong too often; ask for a new invitation.", attempts_max=INVITATION_ATTEMPTS_MAX
     )
 
 

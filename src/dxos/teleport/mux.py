@@ -138,10 +138,10 @@ class Mux:
         channel = self._by_tag.get(tag)
         if channel is None:
             if len(self._channels) >= CHANNELS_MAX:
-                raise UsageError("this connection has too many channels", channels_max=CHANNELS_MAX)
+                raise UsageError("This connection has too many channels.", channels_max=CHANNELS_MAX)
             channel = self._add(tag)
         elif channel.opened:
-            raise UsageError("this channel is open already", tag=tag)
+            raise UsageError("This channel is open already.", tag=tag)
         channel.opened = True
         command = muxer_pb2.OpenChannel(id=channel.number, tag=tag)
         if content_type is not None:
@@ -163,21 +163,21 @@ class Mux:
             BrokenError: The stream is closing; or more is queued than the limits allow.
         """
         if self.state is not State.OPEN:
-            raise BrokenError("the connection is closing")
+            raise BrokenError("The connection is closing.")
         channel = self._channels.get(number)
         if channel is None:
-            raise UsageError("this channel is not open", channel=number)
+            raise UsageError("This channel is not open.", channel=number)
         if len(data) > MESSAGE_BYTES_MAX - _COMMAND_BYTES_EXTRA:
-            raise UsageError("a message is too long", bytes=len(data), bytes_max=MESSAGE_BYTES_MAX)
+            raise UsageError("A message is too long.", bytes=len(data), bytes_max=MESSAGE_BYTES_MAX)
         if channel.remote is None:
             if channel.queued_bytes + len(data) > EARLY_DATA_BYTES_MAX:
-                raise BrokenError("the peer has not opened this channel, and too much waits for it")
+                raise BrokenError("The peer has not opened this channel, and too much waits for it.")
             channel.early.append(data)
             channel.queued_bytes += len(data)
             self.queued_bytes += len(data)
         else:
             if self.queued_bytes + len(data) > CHANNEL_BUFFER_BYTES_MAX:
-                raise BrokenError("too much waits to be sent", bytes_max=CHANNEL_BUFFER_BYTES_MAX)
+                raise BrokenError("Too much waits to be sent.", bytes_max=CHANNEL_BUFFER_BYTES_MAX)
             self._enqueue(channel, _data_command(channel.remote, data))
 
     def close(self, reason: str = "", *, discard: bool = False) -> None:
@@ -240,28 +240,28 @@ class Mux:
         if partial is None:
             length, start = _read_varint(frame, start)
             if length > MESSAGE_BYTES_MAX:
-                raise LimitError("a message is too long", bytes=length, bytes_max=MESSAGE_BYTES_MAX)
+                raise LimitError("A message is too long.", bytes=length, bytes_max=MESSAGE_BYTES_MAX)
             size = len(frame) - start
             if size == length:
                 return frame[start:]
             if size > length:
-                raise ProtocolError("a chunk is longer than its message")
+                raise ProtocolError("A chunk is longer than its message.")
             if size == 0:
-                raise ProtocolError("an empty chunk")
+                raise ProtocolError("An empty chunk.")
             if len(self._partials) > CHANNELS_MAX:
-                raise LimitError("too many unfinished messages", messages_max=CHANNELS_MAX)
+                raise LimitError("Too many unfinished messages.", messages_max=CHANNELS_MAX)
             partial = self._partials[number] = _Partial(length, bytearray())
         size = len(frame) - start
         if size == 0:
-            raise ProtocolError("an empty chunk")
+            raise ProtocolError("An empty chunk.")
         self._partial_bytes += size
         if self._partial_bytes > CHANNEL_BUFFER_BYTES_MAX:
-            raise LimitError("too many bytes of unfinished messages", bytes_max=CHANNEL_BUFFER_BYTES_MAX)
+            raise LimitError("Too many bytes of unfinished messages.", bytes_max=CHANNEL_BUFFER_BYTES_MAX)
         partial.data += memoryview(frame)[start:]
         if len(partial.data) < partial.length:
             return None
         if len(partial.data) > partial.length:
-            raise ProtocolError("the chunks are longer than their message")
+            raise ProtocolError("The chunks are longer than their message.")
         self._partial_bytes -= partial.length
         del self._partials[number]
         return bytes(partial.data)
@@ -274,7 +274,7 @@ class Mux:
                 if channel is not None and channel.opened:
                     events.append(DataReceived(number, command.data.data))
                 elif channel is not None or not 0 < number < self._number_next:
-                    raise ProtocolError("data for a channel that was never opened", channel=number)
+                    raise ProtocolError("Data for a channel that was never opened.", channel=number)
             case "open_channel":
                 self._remote_open(command.open_channel, events)
             case "close" | "destroy" as kind:
@@ -284,20 +284,20 @@ class Mux:
                 self._move("closed")
                 events.append(PeerClosed(message.error[:REASON_CHARS_MAX]))
             case _:
-                raise ProtocolError("a command of a kind unknown here")
+                raise ProtocolError("A command of a kind unknown here.")
 
     def _remote_open(self, command: muxer_pb2.OpenChannel, events: list[Event]) -> None:
         if not 0 < command.id <= _NUMBER_MAX:
-            raise ProtocolError("a channel's number is positive", channel=command.id)
+            raise ProtocolError("A channel's number is positive.", channel=command.id)
         if len(command.tag) > TAG_CHARS_MAX:
-            raise LimitError("the tag of a channel is too long", chars_max=TAG_CHARS_MAX)
+            raise LimitError("The tag of a channel is too long.", chars_max=TAG_CHARS_MAX)
         channel = self._by_tag.get(command.tag)
         if channel is None:
             if len(self._channels) >= CHANNELS_MAX:
-                raise LimitError("too many channels", channels_max=CHANNELS_MAX)
+                raise LimitError("Too many channels.", channels_max=CHANNELS_MAX)
             channel = self._add(command.tag)
         elif channel.remote is not None:
-            raise ProtocolError("a channel was opened twice")
+            raise ProtocolError("A channel was opened twice.")
         channel.remote = command.id
         early, channel.early = channel.early, []
         for data in early:
@@ -375,4 +375,4 @@ def _read_varint(data: bytes, start: int) -> tuple[int, int]:
         shift += 7
         if shift >= _VARINT_BITS_MAX:
             break
-    raise DecodeError("a number of a chunk does not parse")
+    raise DecodeError("A number of a chunk does not parse.")

@@ -179,7 +179,7 @@ class RpcPeer:
             UsageError: The request is too long.
         """
         if self.state in (State.CLOSING, State.CLOSED):
-            raise BrokenError("the connection is closed")
+            raise BrokenError("The connection is closed.")
         number = self._id_next
         request = rpc_pb2.Request(id=number, method=method, payload=_pack(payload), stream=stream)
         self._id_next = (number + 1) & _ID_MAX
@@ -276,7 +276,7 @@ class RpcPeer:
         late = [n for n, call in self._calls.items() if call.deadline is not None and now >= call.deadline]
         for number in late:
             self.cancel(number)
-        return [Ended(number, DeadlineError("the peer did not answer in time")) for number in late]
+        return [Ended(number, DeadlineError("The peer did not answer in time.")) for number in late]
 
     # --- Theirs -----------------------------------------------------------------------------------------------------
 
@@ -307,18 +307,18 @@ class RpcPeer:
                 if self.state in (State.OPENING, State.OPEN):
                     self._send(rpc_pb2.RpcMessage(bye=rpc_pb2.Bye()))
                 return self.abort()
-        raise ProtocolError("a message of a kind unknown here")
+        raise ProtocolError("A message of a kind unknown here.")
 
     def _request(self, request: rpc_pb2.Request) -> list[Event]:
         if self.state in (State.CLOSING, State.CLOSED):
             self._respond_error(request.id, "RpcClosedError", "the channel is closed")
             return []
         if request.id in self._served or request.id in self._streams:
-            raise ProtocolError("two calls with one number")
+            raise ProtocolError("Two calls with one number.")
         if max(len(self._served), len(self._streams)) >= RPC_CALLS_MAX:
-            raise LimitError("too many unanswered calls", calls_max=RPC_CALLS_MAX)
+            raise LimitError("Too many unanswered calls.", calls_max=RPC_CALLS_MAX)
         if len(request.method) > METHOD_CHARS_MAX:
-            raise LimitError("the name of a method is too long", chars_max=METHOD_CHARS_MAX)
+            raise LimitError("The name of a method is too long.", chars_max=METHOD_CHARS_MAX)
         (self._streams if request.stream else self._served).add(request.id)
         return [Requested(request.id, request.method, request.payload, request.stream)]
 
@@ -344,7 +344,7 @@ class RpcPeer:
                 error = response.error
                 name, text = (error.name or "Error")[:REASON_CHARS_MAX], error.message[:REASON_CHARS_MAX]
                 return [Ended(response.id, RemoteError(text or name, name=name))]
-        raise ProtocolError("an answer that does not fit its call")
+        raise ProtocolError("An answer that does not fit its call.")
 
     def _acknowledged(self) -> list[Event]:
         if self.state is not State.OPENING or not self._handshake or self._retry_at is None:
@@ -370,7 +370,7 @@ class RpcPeer:
         numbers = list(self._calls)
         self._calls.clear()
         self._waiting.clear()
-        return [Ended(number, BrokenError("the connection was closed")) for number in numbers]
+        return [Ended(number, BrokenError("The connection was closed.")) for number in numbers]
 
     def _respond_error(self, number: int, name: str, message: str) -> None:
         error = rpc_pb2.Error(name=name, message=message[:REASON_CHARS_MAX])
@@ -389,5 +389,5 @@ class RpcPeer:
 def _pack(payload: Message) -> values_pb2.Any:
     packed = pack_any(payload, dot=True)
     if len(packed.value) > PAYLOAD_BYTES_MAX:
-        raise UsageError("a message is too long", bytes=len(packed.value), bytes_max=PAYLOAD_BYTES_MAX)
+        raise UsageError("A message is too long.", bytes=len(packed.value), bytes_max=PAYLOAD_BYTES_MAX)
     return packed

@@ -162,9 +162,9 @@ class Session:
         """
         self._require_live()
         if name in self._extensions:
-            raise UsageError("this extension is registered already", extension=name)
+            raise UsageError("This extension is registered already.", extension=name)
         if not name or "/" in name or len(name) > EXTENSION_NAME_CHARS_MAX:
-            raise UsageError("an extension's name has no slash and a bounded length", extension=name)
+            raise UsageError("An extension's name has no slash and a bounded length.", extension=name)
         events: list[Event] = []
         extension = self._extensions[name] = _Extension(name, RpcPeer())
         self._call(self._control, REGISTER, control_pb2.RegisterExtensionRequest(name=name), deadline=None)
@@ -226,7 +226,7 @@ class Session:
         """
         self._require_live()
         if not tag or "/" in tag or tag == _RPC_TAG:
-            raise UsageError("a raw channel's tag has no slash, and is not the one of calls", tag=tag)
+            raise UsageError("A raw channel's tag has no slash, and is not the one of calls.", tag=tag)
         channel, opened = self._mux.open_channel(f"{name}/{tag}", content_type)
         self._raw.add(channel)
         return channel, [RawOpened(channel)] if opened else []
@@ -275,7 +275,7 @@ class Session:
         if self.state is State.CLOSED:
             return []
         if self.state is not State.CLOSING:
-            self.error = error or BrokenError("the link to the peer was lost")
+            self.error = error or BrokenError("The link to the peer was lost.")
         return self._closed()
 
     # --- Time -------------------------------------------------------------------------------------------------------
@@ -285,9 +285,9 @@ class Session:
         if self.is_closing:
             return []
         if self._open_by is not None and now >= self._open_by:
-            return self.close(DeadlineError("the peer did not open the control channel in time"))
+            return self.close(DeadlineError("The peer did not open the control channel in time."))
         if self._heartbeat_at is not None and now - self._answered_at >= CONTROL_IDLE_S_MAX:
-            return self.close(DeadlineError("the peer answered no heartbeat", idle_s=CONTROL_IDLE_S_MAX))
+            return self.close(DeadlineError("The peer answered no heartbeat.", idle_s=CONTROL_IDLE_S_MAX))
         if self._heartbeat_at is not None and now >= self._heartbeat_at:
             self._heartbeat_at = now + CONTROL_HEARTBEAT_S
             if self._control.peer.state is rpc.State.OPEN:
@@ -334,7 +334,7 @@ class Session:
             case PeerClosed(reason):
                 if self.state is not State.CLOSED:
                     if self.state is not State.CLOSING and reason:
-                        self.error = BrokenError(f"the peer closed the connection: {reason}", reason=reason)
+                        self.error = BrokenError(f"The peer closed the connection: {reason}", reason=reason)
                     events.extend(self._closed())
 
     def _channel_opened(self, channel: int, events: list[Event], *, now: float) -> None:
@@ -375,16 +375,16 @@ class Session:
 
     def _registered(self, name: str, events: list[Event], *, now: float) -> None:
         if name in self.remote_extensions:
-            raise ProtocolError("the peer registered an extension twice")
+            raise ProtocolError("The peer registered an extension twice.")
         if len(self.remote_extensions) >= EXTENSIONS_MAX or len(name) > EXTENSION_NAME_CHARS_MAX:
-            raise LimitError("too many extensions, or the name of one is too long", extensions_max=EXTENSIONS_MAX)
+            raise LimitError("Too many extensions, or the name of one is too long.", extensions_max=EXTENSIONS_MAX)
         self.remote_extensions.add(name)
         extension = self._extensions.get(name)
         if extension is not None and extension is not self._control and not self.is_closing:
             try:
                 self._open_extension(extension, events, now=now)
             except UsageError:
-                raise LimitError("the peer opened too many channels") from None
+                raise LimitError("The peer opened too many channels.") from None
 
     # --- Both -------------------------------------------------------------------------------------------------------
 
@@ -424,7 +424,7 @@ class Session:
 
     def _require_live(self) -> None:
         if self.is_closing:
-            raise BrokenError("the connection is closed")
+            raise BrokenError("The connection is closed.")
 
     def _abort_peers(self) -> list[Event]:
         return [

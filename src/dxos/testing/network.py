@@ -161,7 +161,7 @@ class MemorySignal:
         """See `Signal.send`."""
         await anyio.lowlevel.checkpoint()
         if not self._running or not self._network.is_up:
-            raise SignalError("no signalling server is connected")
+            raise SignalError("No signalling server is connected.")
         self._network.send(Received(author, recipient, payload))
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
@@ -227,7 +227,7 @@ class MemoryTransport:
         else:
             number_signalled = (await link.receive_signal()).get("memory")
             if not isinstance(number_signalled, int) or number_signalled not in network.offered:
-                raise ProtocolError("the peer signalled no link")
+                raise ProtocolError("The peer signalled no link.")
             near, taken = network.offered.pop(number_signalled)
             taken.set()
         network.streams.append((link.local, link.remote, near))

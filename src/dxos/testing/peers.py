@@ -285,7 +285,7 @@ class _SeverableTransport:
     async def connect(self, link: Link) -> anyio.abc.ByteStream:
         """See `Transport.connect`."""
         if frozenset((link.local, link.remote)) in self._world.severed:
-            raise TransportError("the peers are severed")
+            raise TransportError("The peers are severed.")
         return await self._inner.connect(link)
 
 

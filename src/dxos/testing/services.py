@@ -650,7 +650,7 @@ class _Spaces(_Service):
         try:
             rows = [ObjectRow.from_wire(one) for one in json.loads(contents)]
         except (ValueError, TypeError, DecodeError):
-            raise InvalidValueError("this archive cannot be imported: no space archive") from None
+            raise InvalidValueError("This archive cannot be imported: no space archive.") from None
         info = await self.create_space({})
         assert info.properties_id is not None
         space = self._host.shared(info.id)

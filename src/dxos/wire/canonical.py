@@ -38,7 +38,7 @@ def to_canonical_json(message: Message) -> dict[str, Json]:
 def _message(message: Message, depth: int) -> dict[str, Json]:
     # An `Any` hides what it holds from the parser's own limit on nesting.
     if depth > VALUE_DEPTH_MAX:
-        raise DecodeError("a message is nested too deeply", depth_max=VALUE_DEPTH_MAX)
+        raise DecodeError("A message is nested too deeply.", depth_max=VALUE_DEPTH_MAX)
     result: dict[str, Json] = {}
     for field in message.DESCRIPTOR.fields:
         if field.is_repeated:
@@ -79,7 +79,7 @@ def _iso(timestamp: values_pb2.Timestamp) -> str:
     try:
         moment = _EPOCH + timedelta(milliseconds=from_timestamp(timestamp))
     except OverflowError:
-        raise DecodeError("a time out of range") from None
+        raise DecodeError("A time out of range.") from None
     return moment.strftime("%Y-%m-%dT%H:%M:%S").rjust(19, "0") + f".{moment.microsecond // 1000:03d}Z"
 
 

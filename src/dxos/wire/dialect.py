@@ -54,11 +54,11 @@ def decode(kind: type[M], untrusted: bytes, *, bytes_max: int = MESSAGE_BYTES_MA
         DecodeError: Not a message of this kind.
     """
     if len(untrusted) > bytes_max:
-        raise LimitError("a message is too long", bytes=len(untrusted), bytes_max=bytes_max)
+        raise LimitError("A message is too long.", bytes=len(untrusted), bytes_max=bytes_max)
     try:
         return kind.FromString(untrusted)
     except (ForeignDecodeError, UnicodeDecodeError, ValueError) as error:
-        raise DecodeError(f"not a {kind.DESCRIPTOR.name} message") from error
+        raise DecodeError(f"Not a {kind.DESCRIPTOR.name} message.") from error
 
 
 def complete(message: Message) -> None:
@@ -127,11 +127,11 @@ def unpack_any(packed: values_pb2.Any) -> Message:
     kind = _STAND_INS.get(name)
     if kind is None:
         if not name.startswith("dxos."):
-            raise DecodeError("a message of a type unknown here")
+            raise DecodeError("A message of a type unknown here.")
         try:
             descriptor = descriptor_pool.Default().FindMessageTypeByName(name)
         except KeyError:
-            raise DecodeError("a message of a type unknown here") from None
+            raise DecodeError("A message of a type unknown here.") from None
         kind = message_factory.GetMessageClass(descriptor)
     return decode(kind, packed.value)
 
@@ -174,7 +174,7 @@ def to_struct(value: Mapping[str, Json]) -> values_pb2.Struct:
 
 def _to_value(item: Json, depth: int) -> values_pb2.Value:
     if depth > VALUE_DEPTH_MAX:
-        raise InvalidValueError("a value is nested too deeply", depth_max=VALUE_DEPTH_MAX)
+        raise InvalidValueError("A value is nested too deeply.", depth_max=VALUE_DEPTH_MAX)
     match item:
         case None:
             return values_pb2.Value(null_value=values_pb2.NULL_VALUE)
@@ -192,7 +192,7 @@ def _to_value(item: Json, depth: int) -> values_pb2.Value:
         case Sequence() if not isinstance(item, bytes | bytearray):
             values = [_to_value(child, depth + 1) for child in item]
             return values_pb2.Value(list_value=values_pb2.ListValue(values=values))
-    raise InvalidValueError(f"a {type(item).__name__} cannot be sent")
+    raise InvalidValueError(f"A {type(item).__name__} cannot be sent.")
 
 
 def from_struct(struct: values_pb2.Struct) -> dict[str, Json]:
