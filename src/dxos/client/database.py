@@ -16,7 +16,6 @@ from collections.abc import (
     AsyncIterator,
     Awaitable,
     Callable,
-    Coroutine,
     Iterable,
     Mapping,
     Sequence,
@@ -34,18 +33,21 @@ import anyio.lowlevel
 
 from dxos.aio import Subscription
 from dxos.client.batch import OPEN_BATCHES, Batch
+from dxos.client.fields import Field, joined, path_of
+from dxos.client.following import LiveQueries, LiveQuery
+from dxos.client.following import Spawn as Spawn
 from dxos.client.history import PastSpace
-from dxos.client.live import FOREIGN_REFERENCE, plain, references_in
+from dxos.client.live import FOREIGN_REFERENCE, references_in
 from dxos.client.migration import Migration
 from dxos.client.object import EchoObject, become, object_of, set_deleted
-from dxos.client.query import LiveQuery, Query, QueryUpdate
+from dxos.client.query import Hit, Query, QueryUpdate
 from dxos.client.router import DbRouter, SpaceSchemas
 from dxos.client.state import Core, core_of
 from dxos.client.types import encode_equalities, object_class, object_from
-from dxos.echo.query import And, Equals, Everything, Filter, HasType, Or
+from dxos.echo.query import Filter, HasType
 from dxos.echo.query import Query as PlainQuery
 from dxos.echo.revision import Conflict, Revision
-from dxos.echo.rows import ObjectRow, reference
+from dxos.echo.rows import ObjectRow
 from dxos.echo.schema import SCHEMA_TYPE
 from dxos.errors import ClosedError, DxosError, InvalidValueError, ObjectNotFoundError, UsageError
 from dxos.keys.ids import is_object_id
@@ -55,7 +57,6 @@ from dxos.services.contract import DataService, HistoryService, ObjectState, Pro
 
 T = TypeVar("T", bound=EchoObject)
 Wanted = Filter | PlainQuery | Mapping[str, Any] | type | None
-Spawn = Callable[[Callable[[], Coroutine[Any, Any, None]]], None]
 
 _log = logging.getLogger("dxos.client")
 
@@ -91,7 +92,7 @@ class Database:
         self._idle: anyio.Event | None = None
         self._failure: DxosError | None = None
         self._rows: contract.Subscription | None = None
-        self._live: set[LiveQuery] = set()
+        self._live = LiveQueries()
         self._closed = False
         self._thread = threading.get_ident()
         self._types = DbRouter(lambda _: None)
@@ -396,37 +397,33 @@ class Database:
         return found
 
     @overload
-    def query(self, wanted: type[T], /, **equalities: Any) -> Query[T]: ...
+    def query(self, wanted: type[T], /, *filters: Filter, **equalities: Any) -> Query[T]: ...
     @overload
-    def query(self, wanted: Wanted = None, /, **equalities: Any) -> Query[EchoObject]: ...
-    def query(self, wanted: Wanted = None, /, **equalities: Any) -> Query[Any]:
-        """Ask for objects, by their class, by a filter of `dxos.echo.query`, by the values of properties, or several.
+    def query(self, wanted: Wanted = None, /, *filters: Filter, **equalities: Any) -> Query[EchoObject]: ...
+    def query(self, wanted: Wanted = None, /, *filters: Filter, **equalities: Any) -> Query[Any]:
+        """Ask for objects: of a class, that meet filters made with `F`, that have some values, or all of these.
 
         Args:
-            wanted: A class, a filter, a whole query, or a mapping of property names and values.
+            wanted: A class, a filter such as `F.done == True`, a whole query of `dxos.echo.query`, or a mapping of
+                property names and values.
+            filters: Further filters; all of them are met.
             equalities: Property names and values; an object stands for a reference to it.
         """
-        base = wanted if isinstance(wanted, PlainQuery) else PlainQuery()
-        filters: list[Filter] = [] if isinstance(base.filter, Everything) else [base.filter]
-        if isinstance(wanted, type):
-            if wanted is not EchoObject:
-                kind = object_class(wanted)
-                filters.append(HasType(kind.type_name.dxn))
-                equalities = dict(encode_equalities(kind, equalities))
-        elif isinstance(wanted, Mapping):
-            equalities = {**wanted, **equalities}
-        elif wanted is not None and not isinstance(wanted, PlainQuery):
-            filters.append(wanted)
-        filters += [self._equality(name, value) for name, value in equalities.items()]
-        joined = filters[0] if len(filters) == 1 else And(tuple(filters)) if filters else Everything()
-        return Query(self, replace(base, filter=joined))
+        return Query(self, plain_query(wanted, filters, equalities))
 
-    def _equality(self, name: str, value: Any) -> Filter:
-        if not isinstance(value, EchoObject):
-            return Equals((name,), plain(value, None))
-        # Peers write the one form or the other.
-        forms = (reference(f"dxn:echo:{space}:{value.id}") for space in ("@", self._space_id))
-        return Or(tuple(Equals((name,), one) for one in forms))
+    async def create_index(self, field: Field | str, *, by_type: bool = False) -> None:
+        """Have an index on a property, so that queries by it are fast from the first.
+
+        Without this, a query that would look at more than 5,000 objects makes its index. Indexes are of this device.
+
+        Args:
+            field: `F.shop.aisle`, or `"shop.aisle"`.
+            by_type: Whether it is for queries that also name a type; such an index serves no others.
+
+        Raises:
+            InvalidValueError: There can be no index on it, or there are 48 already.
+        """
+        await self._query.create_index(self._space_id, path_of(field), by_type=by_type)
 
     # --- For objects ---
 
@@ -645,7 +642,7 @@ class Database:
                 known.append(target)
         # An object nobody holds is made only if a query wants it.
         for state in strange:
-            if any(query.wants(state.row) for query in self._live):
+            if self._live.wanted(state.row):
                 known.append(self._hold(state))
         self._tell(known)
 
@@ -663,9 +660,8 @@ class Database:
         self._retype(changed)
         for target in changed:
             core_of(target).tell(target)
-        if changed:
-            for query in list(self._live):
-                query.consider(changed)
+        if changed and self._live:
+            self._live.consider(changed)
 
     async def _fetch(self, object_ids: Sequence[str]) -> list[EchoObject]:
         if not object_ids:
@@ -714,6 +710,18 @@ class Database:
                 if not core_of(target).loaded:
                     core_of(target).missing = True
 
+    async def search(self, query: PlainQuery) -> list[Hit[EchoObject]]:
+        """What a query's search finds, the best first, own edits included."""
+        await self._settle()
+        hits = await self._query.search(self._space_id, self._schemas.expanded(query))
+        found = self._merge(one.state for one in hits)
+        await self._fetch_references(found)
+        return [Hit(target, one.score, one.snippet) for target, one in zip(found, hits, strict=True)]
+
+    async def explain(self, query: PlainQuery) -> contract.QueryPlan:
+        """How the host answers a query."""
+        return await self._query.explain(self._space_id, self._schemas.expanded(query))
+
     async def count(self, query: PlainQuery) -> int:
         """How many objects a query finds, own edits included."""
         await self._settle()
@@ -723,9 +731,14 @@ class Database:
         """Tell `callback` of a query's results, now and after each change."""
         if self._closed:
             raise ClosedError("The client was closed.")
-        live = LiveQuery(self, query, callback)
+        live = LiveQuery(self, self._schemas.expanded(query), callback, self._spawn)
         self._live.add(live)
-        self._spawn(live.begin)
+
+        async def begin() -> None:
+            await live.begin()
+            self._live.begun(live)
+
+        self._spawn(begin)
 
         def end() -> None:
             live.active = False
@@ -740,3 +753,19 @@ class Database:
 async def _each(values: Iterable[object]) -> AsyncIterator[object]:
     for value in values:
         yield value
+
+
+def plain_query(wanted: Wanted, filters: Iterable[Filter], equalities: Mapping[str, Any]) -> PlainQuery:
+    """The query for what an application asks."""
+    base = wanted if isinstance(wanted, PlainQuery) else PlainQuery()
+    terms = [base.filter]
+    if isinstance(wanted, type):
+        if wanted is not EchoObject:
+            kind = object_class(wanted)
+            terms.append(HasType(kind.type_name.dxn))
+            equalities = dict(encode_equalities(kind, equalities))
+    elif isinstance(wanted, Mapping):
+        equalities = {**wanted, **equalities}
+    elif wanted is not None and not isinstance(wanted, PlainQuery):
+        terms.append(wanted)
+    return replace(base, filter=joined((*terms, *filters), equalities))

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Generic, cast, final
+from typing import Any, Generic, Protocol, cast, final
 
 from typing_extensions import TypeVar
 
+from dxos import words
 from dxos.aio import Subscription
+from dxos.client.fields import Field, joined, path_of
 from dxos.client.object import EchoObject
-from dxos.client.observable import call_logged
 from dxos.client.results import Results
-from dxos.client.state import core_of
-from dxos.echo.query import Deleted, Everything, Order, matches, select
+from dxos.echo.query import Deleted, Filter, Order
 from dxos.echo.query import Query as PlainQuery
-from dxos.echo.rows import ObjectRow
-from dxos.errors import DxosError
-
-if TYPE_CHECKING:
-    from dxos.client.database import Database
+from dxos.errors import UsageError
+from dxos.services.contract import QueryPlan
 
 T = TypeVar("T", bound=EchoObject, default=EchoObject)
-
-_log = logging.getLogger("dxos.client")
 
 
 @final
@@ -39,12 +33,46 @@ class QueryUpdate(Generic[T]):
 
 
 @final
+@dataclass(frozen=True, slots=True)
+class Hit(Generic[T]):
+    """One object that a search has found."""
+
+    object: T
+    score: float  # How good it is; more is better, and only hits of one search compare.
+    snippet: str  # The part of a text around what was found, which is in [brackets].
+
+
+class Answers(Protocol):
+    """Whoever answers queries: the database of a space, or all of them."""
+
+    async def execute(self, query: PlainQuery) -> list[EchoObject]:
+        """The objects that a query finds."""
+        ...
+
+    async def search(self, query: PlainQuery) -> list[Hit[EchoObject]]:
+        """What a query's search finds, the best first."""
+        ...
+
+    async def count(self, query: PlainQuery) -> int:
+        """How many objects a query finds."""
+        ...
+
+    async def explain(self, query: PlainQuery) -> QueryPlan:
+        """How a query is answered."""
+        ...
+
+    def follow(self, query: PlainQuery, callback: Callable[[QueryUpdate[Any]], object]) -> Subscription:
+        """Tell `callback` of a query's results, now and after each change."""
+        ...
+
+
+@final
 class Query(Generic[T]):
     """A question to the database; immutable, and nothing is asked before `run`, `first`, `count` or `subscribe`."""
 
     __slots__ = ("_database", "_query")
 
-    def __init__(self, database: Database, query: PlainQuery) -> None:
+    def __init__(self, database: Answers, query: PlainQuery) -> None:
         self._database, self._query = database, query
 
     @property
@@ -52,9 +80,24 @@ class Query(Generic[T]):
         """The question as a value, for the host."""
         return self._query
 
-    def order_by(self, *names: str, descending: bool = False) -> Query[T]:
-        """The same objects, sorted by properties; a dot goes into nested maps: `shop.aisle`."""
-        orders = tuple(Order(tuple(name.split(".")), descending) for name in names)
+    def where(self, *filters: Filter, **equalities: Any) -> Query[T]:
+        """Those of the same objects that meet these filters too."""
+        return Query(self._database, replace(self._query, filter=joined((self._query.filter, *filters), equalities)))
+
+    def search(self, text: str) -> Query[T]:
+        """Those of the same objects in whose texts all these words are, the best first: `oat milk*`, `"oat milk"`.
+
+        Case and accents do not matter; `*` stands for the rest of a word, quotes keep words together.
+
+        Raises:
+            InvalidValueError: There is no word in it.
+        """
+        words.parse(text)
+        return Query(self._database, replace(self._query, search=f"{self._query.search} {text}".strip()))
+
+    def order_by(self, *names: str | Field, descending: bool = False) -> Query[T]:
+        """The same objects, sorted by properties: `F.shop.aisle`, or `"shop.aisle"`; again for further ones."""
+        orders = tuple(Order(path_of(name), descending) for name in names)
         return Query(self._database, replace(self._query, order=(*self._query.order, *orders)))
 
     def limit(self, count: int) -> Query[T]:
@@ -86,13 +129,28 @@ class Query(Generic[T]):
         """How many results there are."""
         return await self._database.count(self._query)
 
+    async def hits(self) -> list[Hit[T]]:
+        """What a search has found, the best first, with the place in the text.
+
+        Raises:
+            UsageError: The query has no `search`.
+        """
+        if not self._query.search:
+            raise UsageError("There are hits of a search only: db.query().search(text).hits().")
+        return cast("list[Hit[T]]", await self._database.search(self._query))
+
+    async def explain(self) -> QueryPlan:
+        """How the host finds the results: which index leads to them, and how many objects it looks at."""
+        return await self._database.explain(self._query)
+
     def __aiter__(self) -> AsyncIterator[T]:
         return _Results(self)
 
     def subscribe(self, callback: Callable[[QueryUpdate[T]], object]) -> Subscription:
         """Have `callback` called with the results soon, and again after each change of them, whoever made it.
 
-        Only changed objects are looked at; own edits of one turn make one call.
+        Only changed objects that may match are looked at; own edits of one turn make one call. Where a `search` is not
+        sorted otherwise, only the host can tell what a change does to the order, so it is asked again.
         """
         return self._database.follow(self._query, callback)
 
@@ -114,74 +172,3 @@ class _Results(AsyncIterator[T]):
         for target in self._rest:
             return target
         raise StopAsyncIteration
-
-
-@final
-class LiveQuery:
-    """One subscription: the matches, and the results, which are a part of them where there is a limit."""
-
-    def __init__(self, database: Database, query: PlainQuery, callback: Callable[[QueryUpdate[Any]], object]) -> None:
-        self._database, self._query, self._callback = database, query, callback
-        self._matches: dict[str, EchoObject] = {}
-        self._results: tuple[EchoObject, ...] = ()
-        self._begun = False
-        self._early: dict[str, EchoObject] = {}  # Changed before the first results were there.
-        self.active = True
-
-    async def begin(self) -> None:
-        """Ask the host once; from there on only changes matter."""
-        try:
-            found = await self._database.execute(replace(self._query, limit=None, offset=0))
-        except DxosError as error:
-            # The space was closed in between; when it opens, its rows come as changes.
-            _log.warning("A query could not be followed from its start: %s", error)
-            found = []
-        if not self.active:
-            return
-        self._begun = True
-        candidates = {target.id: target for target in found} | self._early
-        self._early = {}
-        self._matches = {one.id: one for one in candidates.values() if self.wants(core_of(one).row())}
-        self._results = self._select()
-        call_logged(self._callback, QueryUpdate(self._results, added=self._results))
-
-    def wants(self, row: ObjectRow) -> bool:
-        """Whether the query matches a row."""
-        row, deleted = self._database.named(row), self._query.deleted
-        return (deleted == "include" or row.deleted == (deleted == "only")) and matches(self._query.filter, row)
-
-    def consider(self, changed: Sequence[EchoObject]) -> None:
-        """Look at changed objects, and tell the subscriber if the results are others now."""
-        if not self._begun:
-            self._early.update((target.id, target) for target in changed)
-            return
-        touched = set()
-        for target in changed:
-            core = core_of(target)
-            if core.home is self._database and core.loaded and self.wants(core.row()):
-                self._matches[target.id] = target
-                touched.add(target.id)
-            elif self._matches.pop(target.id, None) is not None:
-                touched.add(target.id)
-        if not touched:
-            return
-        before = {target.id: target for target in self._results}
-        self._results = self._select()
-        now = {target.id for target in self._results}
-        update = QueryUpdate(
-            self._results,
-            added=tuple(target for target in self._results if target.id not in before),
-            removed=tuple(target for one, target in before.items() if one not in now),
-            changed=tuple(target for target in self._results if target.id in touched and target.id in before),
-        )
-        if self.active and (update.added or update.removed or update.changed):
-            call_logged(self._callback, update)
-
-    def _select(self) -> tuple[EchoObject, ...]:
-        query = self._query
-        if not query.order and query.limit is None and not query.offset:
-            return tuple(self._matches[one] for one in sorted(self._matches))
-        rows = (core_of(target).row() for target in self._matches.values())
-        # Whether they match is known already.
-        chosen = select(replace(query, filter=Everything(), deleted="include"), rows)
-        return tuple(self._matches[row.object_id] for row in chosen)

@@ -377,7 +377,7 @@ def matches(filter: Filter, row: ObjectRow) -> bool:
         case Matches(path, search):
             return words.found(search, value_at(row.data, path))
         case Refers(None, dxns):
-            return any(one in dxns for one in _references_in(row.data))
+            return any(one in dxns for one in references_in(row.data))
         case Refers(path, dxns):
             assert path is not None, "None was handled"
             found = value_at(row.data, path)
@@ -434,7 +434,8 @@ def _missing(data: dict[str, Any], path: Path) -> bool:
     return not (isinstance(holder, dict) and last in holder)
 
 
-def _references_in(value: object) -> Iterable[str]:
+def references_in(value: object) -> Iterable[str]:
+    """Every DXN that is referred to inside a value."""
     rest = [value]
     while rest:
         one = rest.pop()
