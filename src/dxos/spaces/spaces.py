@@ -2,19 +2,30 @@
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, final
 
 import anyio
 from anyio.abc import TaskGroup
 
+from dxos.echo.archive import ArchiveMetadata, read_archive
 from dxos.echo.layout import PROPERTIES_TYPE, ObjectStructure
-from dxos.errors import AlreadyJoinedError, DxosError, SpaceNotFoundError, SpaceNotReadyError, StorageError
+from dxos.errors import (
+    AlreadyJoinedError,
+    DxosError,
+    InvalidValueError,
+    LimitError,
+    PeerError,
+    SpaceNotFoundError,
+    SpaceNotReadyError,
+    StorageError,
+)
 from dxos.halo.genesis import data_space_genesis
 from dxos.halo.roles import SpaceRole
 from dxos.keys import PublicKey
 from dxos.keys.ids import make_object_id, space_id
+from dxos.spaces.archives import ArchiveImport, ExportedSpace, Tell, export_space, remove_unfinished
 from dxos.spaces.pipeline import ControlPipeline
 from dxos.spaces.space import ACTIVE, INACTIVE, Space, SpaceContext, State
 from dxos.store.metadata import MetadataStore, SpaceRecord
@@ -42,6 +53,7 @@ class Spaces:
 
     def open_all(self) -> None:
         """Open every space that was not closed by its user."""
+        remove_unfinished(self._context.profile)
         for record in self._metadata.spaces():
             self._forget_key(record.space_key)  # A host may have died between making the space and this.
             self._start(record)
@@ -84,18 +96,79 @@ class Spaces:
 
     async def create(self, properties: Mapping[str, Any]) -> Space:
         """Make a new space whose owner is this identity; it is durable and ready when this returns."""
-        context = self._context
-        keyring, identity, now_ms = context.profile.keyring, context.identity, context.now_ms()
+        record = self._new_record()
+
+        def make_root() -> str:
+            structure = ObjectStructure(dict(properties), PROPERTIES_TYPE)
+            return self._context.documents.create_root(record.space_id, structure, self._new_object_id())
+
+        return await self._found(record, make_root)
+
+    async def export_archive(self, space: str, tell: Tell) -> ExportedSpace:
+        """A space that is ready, as an archive.
+
+        Raises:
+            CorruptionError: Its root document is damaged.
+            InvalidValueError: It is too large for an archive.
+        """
+        context, root_id = self._context, self.ready(space).root_id
+        assert root_id is not None, "a space that is ready has a root"
+        metadata = ArchiveMetadata(root_id, space, context.now_ms(), context.identity.did)
+        try:
+            return await export_space(context.profile.documents, metadata, space, tell)
+        except LimitError as error:  # No peer's fault here.
+            raise InvalidValueError(str(error), **error.detail) from error
+
+    async def import_archive(self, untrusted: bytes, tell: Tell) -> Space:
+        """Make a new space with a copy of what an archive holds; durable and ready when this returns.
+
+        Args:
+            untrusted: The archive.
+            tell: Told how many documents have been copied, and of how many.
+
+        Raises:
+            InvalidValueError: It is no archive of a space, or damaged.
+            StorageError: No room; nothing stays.
+
+        Cancelling leaves nothing of it.
+        """
+        record = self._new_record()
+        copy = ArchiveImport(
+            self._context.profile,
+            record.space_key,
+            new_id=self._context.documents.new_id,
+            new_object_id=self._new_object_id,
+        )
+        try:
+            metadata, documents = read_archive(untrusted)
+            root_id = await copy.run(metadata, documents, tell)
+            return await self._found(record, lambda: root_id)
+        except BaseException as error:
+            if record.space_id not in self.all:
+                copy.undo()
+                for key in (record.space_key, record.control_feed_key, record.data_feed_key):
+                    self._forget_key(key)
+            if isinstance(error, PeerError):  # No peer's fault here.
+                raise InvalidValueError(f"This archive cannot be imported: {error}", **error.detail) from error
+            raise
+
+    def _new_record(self) -> SpaceRecord:
+        keyring = self._context.profile.keyring
         key, control, data = keyring.create(), keyring.create(), keyring.create()
-        record = SpaceRecord(space_id(key), key, control, control, data, ACTIVE)
+        return SpaceRecord(space_id(key), key, control, control, data, ACTIVE)
+
+    def _new_object_id(self) -> str:
+        return make_object_id(self._context.now_ms(), self._context.random(_RANDOM_BYTES))
+
+    async def _found(self, record: SpaceRecord, make_root: Callable[[], str]) -> Space:
+        """Found a space whose keys were made: its root, its first credentials, and its record, all or none."""
+        context = self._context
+        keyring, identity = context.profile.keyring, context.identity
+        key, control = record.space_key, record.control_feed_key
         context.documents.open_space(key)
         try:
             with context.profile.database.transaction():
-                root_id = context.documents.create_root(
-                    record.space_id,
-                    ObjectStructure(dict(properties), PROPERTIES_TYPE),
-                    make_object_id(now_ms, context.random(_RANDOM_BYTES)),
-                )
+                root_id = make_root()
                 pipeline = ControlPipeline(key, control, open_storage=context.open_storage, signer=keyring)
                 pipeline.set_writer(control)
                 for credential in data_space_genesis(
@@ -103,9 +176,9 @@ class Spaces:
                     space_key=key,
                     chain=identity.chain,
                     control_feed_key=control,
-                    data_feed_key=data,
+                    data_feed_key=record.data_feed_key,
                     automerge_root=f"automerge:{root_id}",
-                    now_ms=now_ms,
+                    now_ms=context.now_ms(),
                     profile=identity.profile,
                 ):
                     pipeline.write(credential)

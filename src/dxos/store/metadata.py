@@ -120,6 +120,14 @@ class MetadataStore:
         rows = self._database.rows(f"SELECT spaces.id FROM {_SPACE_TABLES} ORDER BY space_records.space")
         return [row[0] for row in rows]
 
+    def unfinished_spaces(self) -> list[str]:
+        """The ids of spaces that have documents and no record: an import of them was cut short."""
+        rows = self._database.rows(
+            "SELECT id FROM spaces WHERE number NOT IN (SELECT space FROM space_records)"
+            " AND EXISTS (SELECT 1 FROM documents WHERE documents.space = spaces.number)"
+        )
+        return [row[0] for row in rows]
+
     def delete_space(self, space_id: str) -> bool:
         """Forget the record and the timeframe of a space, not its documents; False if it was unknown."""
         return (

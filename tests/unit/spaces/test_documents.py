@@ -181,7 +181,7 @@ def test_where_two_documents_claim_an_object_the_one_that_the_root_links_to_has_
 ) -> None:
     documents.update(SPACE, [create(MILK, title="Milk")])
     ours = document_of(profile, MILK)
-    documents.received(documents._new_id(), SPACE, make(MILK, title="Forged"), ())
+    documents.received(documents.new_id(), SPACE, make(MILK, title="Forged"), ())
     assert data(documents, MILK) == {"title": "Milk"}
     assert document_of(profile, MILK) == ours
 
@@ -191,7 +191,7 @@ def test_an_object_goes_over_to_the_linked_document_when_the_root_arrives_last(p
     documents.open_space(KEY)
     root = Document.create()
     layout.make_root(KEY, root)
-    forged, linked, root_id = (documents._new_id() for _ in range(3))
+    forged, linked, root_id = (documents.new_id() for _ in range(3))
     layout.add_links(root, {MILK: linked})
     documents.set_root(SPACE, root_id)
     documents.received(forged, SPACE, make(MILK, title="Forged"), ())
@@ -208,7 +208,7 @@ def test_an_object_goes_over_to_the_linked_document_when_the_epoch_is_known_last
     documents.open_space(KEY)
     root = Document.create()
     layout.make_root(KEY, root)
-    forged, linked, root_id = (documents._new_id() for _ in range(3))
+    forged, linked, root_id = (documents.new_id() for _ in range(3))
     layout.add_links(root, {MILK: linked})
     documents.received(root_id, SPACE, root, ())
     documents.received(forged, SPACE, make(MILK, title="Forged"), ())
@@ -227,7 +227,7 @@ def test_a_document_that_links_nothing_and_holds_nothing_is_kept_and_harms_nobod
     empty = Document.create()
     with empty.edit() as edit:
         edit.put(ROOT, "version", 1)
-    name = documents._new_id()
+    name = documents.new_id()
     documents.received(name, SPACE, empty, ())
     assert name in documents.documents(SPACE)
     assert documents.count(SPACE, Query()) == 1
@@ -242,7 +242,7 @@ def test_a_known_document_cannot_arrive_as_new(documents: Documents, profile: Pr
 def test_the_same_object_id_in_two_spaces_is_two_objects(documents: Documents) -> None:
     documents.open_space(OTHER_KEY)
     documents.update(SPACE, [create(MILK, title="Milk")])
-    documents.received(documents._new_id(), OTHER, make(MILK, OTHER_KEY, title="Theirs"), ())
+    documents.received(documents.new_id(), OTHER, make(MILK, OTHER_KEY, title="Theirs"), ())
     assert data(documents, MILK) == {"title": "Milk"}
     assert documents.get(OTHER, [MILK])[0].row.data == {"title": "Theirs"}
 
@@ -269,9 +269,9 @@ def test_no_document_grows_beyond_what_can_be_loaded_again(
 def test_a_peer_cannot_fill_a_space_with_documents(documents: Documents, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dxos.spaces.documents.DOCUMENTS_PER_SPACE_MAX", 4)
     for number in range(3):
-        documents.received(documents._new_id(), SPACE, make(object_id(10 + number)), ())
+        documents.received(documents.new_id(), SPACE, make(object_id(10 + number)), ())
     with pytest.raises(LimitError):
-        documents.received(documents._new_id(), SPACE, make(object_id(20)), ())
+        documents.received(documents.new_id(), SPACE, make(object_id(20)), ())
     assert len(documents.documents(SPACE)) == 4
 
 
@@ -359,7 +359,7 @@ def test_a_damaged_root_does_not_have_other_documents_set_aside(documents: Docum
     documents.close_space(SPACE)
     documents.open_space(KEY)
     documents.set_root(SPACE, root_id)
-    documents.received(documents._new_id(), SPACE, make(MILK, title="Rival"), ())
+    documents.received(documents.new_id(), SPACE, make(MILK, title="Rival"), ())
     assert data(documents, MILK) == {"title": "Milk"}
     assert set(documents.quarantined(SPACE)) == {root_id}
 
