@@ -6,8 +6,9 @@
 
 Invariants:
 1. Plain functions run one after the other in one task, so none sees what another has half done.
-2. The loop runs while it is needed or a caller waits; otherwise plain functions run where they are called.
-3. A caller that is interrupted (Ctrl-C) waits until what it asked for has been cancelled, but not for ever.
+2. Calls of one thread run in one context, so that a block which is entered (a batch) is there for what follows.
+3. The loop runs while it is needed or a caller waits; otherwise plain functions run where they are called.
+4. A caller that is interrupted (Ctrl-C) waits until what it asked for has been cancelled, but not for ever.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine
+from contextvars import Context
 from typing import Any, final
 
 from dxos.errors import ClosedError, UsageError
@@ -44,6 +46,7 @@ class LoopThread:
         self._serving: _Serving | None = None
         self._waiting = 0
         self._teller = _Teller()
+        self._callers = threading.local()
 
     def call(self, function: Callable[[], Any]) -> Any:
         """Run `function` in the loop's thread; if it gives a coroutine, wait for that one's value.
@@ -70,13 +73,21 @@ class LoopThread:
                 _close_at_exit(self)
             self._waiting += 1
         try:
-            return serving.run(function)
+            return serving.run(function, self._context())
         finally:
             with self._lock:
                 self._waiting -= 1
                 if not self._waiting and not self._needed():
                     self._serving = None
                     serving.end()
+
+    def _context(self) -> Context:
+        """Of the calls of this thread."""
+        context = getattr(self._callers, "context", None)
+        if context is None:
+            context = self._callers.context = Context()
+        assert isinstance(context, Context)
+        return context
 
     def tell(self, function: Callable[[], object]) -> None:
         """Run `function` soon, after those before it, in a thread that may wait for the loop."""
@@ -94,10 +105,10 @@ class LoopThread:
 class _Call:
     """One function on its way through the loop."""
 
-    __slots__ = ("_done", "_error", "_function", "_task", "_value")
+    __slots__ = ("_context", "_done", "_error", "_function", "_task", "_value")
 
-    def __init__(self, function: Callable[[], Any]) -> None:
-        self._function = function
+    def __init__(self, function: Callable[[], Any], context: Context) -> None:
+        self._function, self._context = function, context
         self._done = threading.Lock()  # The cheapest thing to wait for; released once.
         self._done.acquire()
         self._value: Any = None
@@ -118,14 +129,14 @@ class _Call:
 
     def run(self, tasks: set[asyncio.Task[None]]) -> None:
         try:
-            result = self._function()
+            result = self._context.run(self._function)
         except BaseException as error:  # noqa: BLE001 - Raised again in the caller's thread.
             self.finish(None, error)
             return
         if not inspect.iscoroutine(result):
             self.finish(result)
             return
-        task = self._task = asyncio.create_task(self._follow(result), name="dxos sync")
+        task = self._task = asyncio.create_task(self._follow(result), name="dxos sync", context=self._context)
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
@@ -163,9 +174,9 @@ class _Serving:
         assert self._thread.ident is not None
         self.thread_id: int = self._thread.ident
 
-    def run(self, function: Callable[[], Any]) -> Any:
+    def run(self, function: Callable[[], Any], context: Context) -> Any:
         """Have a function run, and wait for its value."""
-        call = _Call(function)
+        call = _Call(function, context)
         self._calls.append(call)
         self._loop.call_soon_threadsafe(self._wake.set)
         try:

@@ -141,6 +141,30 @@ def test_a_predicate_can_read_but_not_wait(space: Any) -> None:
         space.state.wait_for(lambda _: space.db.flush(), 1)
 
 
+def test_a_batch_is_a_block(fake: FakeServices, space: Any) -> None:
+    source, target = space.db.add({"amount": 9}), space.db.add({"amount": 0})
+    space.db.flush()
+    fake.calls.clear()
+    with space.db.batch():
+        source.amount -= 5
+        target.amount += 5
+    assert fake.calls.count("data.update") == 1
+    with pytest.raises(ZeroDivisionError), space.db.batch():
+        source.amount = 1 // 0
+    assert [source.amount, target.amount] == [4, 5]
+
+
+def test_many_objects_come_from_a_generator(space: Any) -> None:
+    done: list[int] = []
+    ids = space.db.add_all(({"n": n} for n in range(450)), progress=lambda one: done.append(one.done))
+    space.db.flush()
+    assert len(set(ids)) == 450
+    assert done[-1] == 450
+    assert sorted(one["n"] for one in space.db.query().to_dicts() if "n" in one) == [*range(450)]
+    assert space.db.query(n=7).run()._repr_html_().count("<tr>") == 2
+    assert "Groceries" in space._repr_html_()
+
+
 def test_an_invitation_is_waited_for_by_name(space: Any) -> None:
     invitation = space.create_invitation()
     with pytest.raises(DeadlineError):
