@@ -146,6 +146,23 @@ def test_what_is_public_says_what_it_is_for(path: Path) -> None:
     assert not lacking, f"{path.relative_to(SOURCES)}: no docstring: {', '.join(lacking)}"
 
 
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(SOURCES)))
+def test_messages_of_errors_are_sentences(path: Path) -> None:
+    faults = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args:
+            kind = getattr(importlib.import_module("dxos.errors"), node.func.id, None)
+            text = node.args[0]
+            if isinstance(text, ast.JoinedStr) and text.values:
+                text = text.values[0]
+            if not (isinstance(kind, type) and isinstance(text, ast.Constant) and isinstance(text.value, str)):
+                continue
+            # A message may begin with the place that it speaks of, or with a command.
+            if re.match(r"[a-z](?![\w.\[\]/-]*(: |$))(?!x )", text.value):
+                faults.append(f"line {node.lineno}: {text.value}")
+    assert not faults, "\n".join(faults)
+
+
 def test_tests_neither_sleep_nor_patch() -> None:
     faults = []
     for path in sorted(TESTS.rglob("*.py")):

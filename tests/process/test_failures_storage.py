@@ -217,10 +217,8 @@ async def test_a_folder_of_somebody_else_or_without_the_right_to_write_is_refuse
             output, said = stranger.communicate(timeout=WAIT_S)
         assert said == ""
         roots, new, unreadable, unwritable = output.splitlines()
-        assert roots == (
-            "StorageAccessError storage.access The profile's folder is another user's; choose another."
-        )
-        assert re.match("StorageAccessError storage.access cannot make .*: check the permissions of the folder", new)
+        assert roots == ("StorageAccessError storage.access The profile's folder is another user's; choose another.")
+        assert re.match("StorageAccessError storage.access Cannot make .*: check the permissions of the folder", new)
         for line in (unreadable, unwritable):
             assert re.match("StorageAccessError storage.access .*cannot be written; check its permissions", line)
 

@@ -204,5 +204,5 @@ def test_without_the_right_to_write_the_folder_is_named_as_the_reason() -> None:
             output, _ = guest.communicate()
     assert output.splitlines() == [
         "Cannot make the profile's folder: check the permissions of the folder.",
-        "cannot open profile.sqlite: check the permissions of the folder",
+        "Cannot open profile.sqlite: check the permissions of the folder.",
     ]
