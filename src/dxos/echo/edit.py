@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Sequence
 
 from dxos.echo.document import MISSING, ROOT, Document, Edit, NodeId, NodeKind
@@ -17,11 +19,14 @@ from dxos.echo.mutation import (
     Splice,
     check,
     misfit,
+    to_wire,
 )
 from dxos.echo.rows import Json, Path, reference, same_value
 from dxos.errors import InvalidValueError, ObjectNotFoundError
 from dxos.limits import STRING_SCALAR_CHARS_MIN
 
+_SHARED_ACTOR = b"dxos-change-type-1"
+_ACTOR_BYTES = 16
 _DATA, _META, _SYSTEM = "data", "meta", "system"
 
 
@@ -47,13 +52,34 @@ def apply(
     for mutation in mutations:
         check(mutation)
     before = document.heads
-    if base_heads is None or tuple(sorted(base_heads)) == before:
+    if mutations and isinstance(mutations[0], ChangeType):
+        document.merge(_change_type(document, object_id, mutations, before if base_heads is None else base_heads))
+    elif base_heads is None or tuple(sorted(base_heads)) == before:
         _apply_all(document, object_id, mutations)
     else:
         fork = document.fork(base_heads)
         _apply_all(fork, object_id, mutations)
         document.merge(fork)
     return document.heads != before
+
+
+def _change_type(
+    document: Document, object_id: str, mutations: Sequence[Mutation], base_heads: Iterable[bytes]
+) -> Document:
+    """A copy with the mutations, of which the first is written under an actor that follows from what it does to what.
+
+    So two peers that migrate the same state make the very same change, and what anybody writes after it stays.
+    """
+    first, *rest = mutations
+    heads = sorted(base_heads)
+    said = json.dumps([object_id, to_wire(first)], sort_keys=True).encode()
+    actor = hashlib.sha256(b"".join((_SHARED_ACTOR, *heads, said))).digest()[:_ACTOR_BYTES]
+    fork = document.fork(heads, actor=actor)
+    _apply_all(fork, object_id, [first])
+    if rest:
+        fork = fork.fork()
+        _apply_all(fork, object_id, rest)
+    return fork
 
 
 def _apply_all(document: Document, object_id: str, mutations: Sequence[Mutation]) -> None:
@@ -93,10 +119,10 @@ def _apply(edit: Edit, node: NodeId, mutation: Mutation) -> None:
             # A new map with a new text: an edit of the old text, made twice, would spell a type that nobody knows.
             edit.put(_section(edit, node, _SYSTEM), "type", reference(type_))
             data = _section(edit, node, _DATA)
-            for key in gone:
+            for key in sorted(gone):
                 if edit.read(data, key) is not MISSING:
                     edit.delete(data, key)
-            for key, value in values.items():
+            for key, value in sorted(values.items()):
                 edit.put(data, key, value)
 
 

@@ -4,7 +4,7 @@ from echo_peers import SPACE_KEY, object_id
 from dxos.echo import edit
 from dxos.echo.document import ROOT, Document, NodeKind
 from dxos.echo.layout import ObjectStructure, make_object_document, materialize
-from dxos.echo.mutation import Delete, Insert, Mutation, Put, Remove, SetDeleted, SetMeta, Splice
+from dxos.echo.mutation import ChangeType, Delete, Insert, Mutation, Put, Remove, SetDeleted, SetMeta, Splice
 from dxos.echo.rows import ObjectRow
 from dxos.errors import InvalidValueError, ObjectNotFoundError
 
@@ -100,3 +100,41 @@ def test_a_text_in_one_piece_is_stored_anew_when_it_is_edited() -> None:
         opened.put_fixed_text(data, "two", "in one piece")
     edit.apply(document, MILK, [Put(("one",), "in two pieces"), Splice(("two",), 3, 3, "a")])
     assert row(document).data == {"one": "in two pieces", "two": "in a piece"}
+
+
+def note() -> Document:
+    structure = ObjectStructure({"title": "note", "done": False, "text": "old"}, "dxn:type:example.com/type/Note:0.1.0")
+    return make_object_document(SPACE_KEY, MILK, structure)
+
+
+RENAMED = ChangeType("dxn:type:example.com/type/Note:0.2.0", {"name": "NOTE", "text": "new"}, ("title",))
+
+
+def test_two_peers_that_change_a_type_at_once_make_one_change_and_later_edits_of_either_stay() -> None:
+    alice = note()
+    bob = alice.fork()
+    edit.apply(alice, MILK, [RENAMED])
+    edit.apply(alice, MILK, [Splice(("name",), 4, 0, "S")])
+    edit.apply(bob, MILK, [RENAMED, Put(("done",), True)])
+    alice.merge(bob)
+    bob.merge(alice)
+    assert row(alice) == row(bob)
+    assert (row(alice).type, row(alice).data) == (RENAMED.type, {"name": "NOTES", "text": "new", "done": True})
+
+
+def test_a_type_that_is_changed_in_two_states_at_once_is_spelled_once() -> None:
+    alice = note()
+    bob = alice.fork()
+    edit.apply(bob, MILK, [Put(("done",), True)])
+    edit.apply(alice, MILK, [RENAMED])
+    edit.apply(bob, MILK, [RENAMED])
+    alice.merge(bob)
+    assert (row(alice).type, row(alice).data) == (RENAMED.type, {"name": "NOTE", "text": "new", "done": True})
+
+
+def test_a_type_that_cannot_be_changed_leaves_the_document_alone() -> None:
+    document = note()
+    before = document.heads
+    with pytest.raises(InvalidValueError):
+        edit.apply(document, MILK, [RENAMED, Splice(("gone",), 0, 0, "x")])
+    assert document.heads == before

@@ -3,6 +3,7 @@ import datetime
 import pytest
 
 from dxos.echo.mutation import (
+    ChangeType,
     Delete,
     Insert,
     Put,
@@ -61,6 +62,7 @@ def test_what_can_be_stored_is_not_refused() -> None:
         Splice(("a",), 0, 1, "x"),
         SetDeleted(True),
         SetMeta("keys", []),
+        ChangeType("dxn:type:example.com/type/Note:0.2.0", {"name": "x", "list": [1]}, ("title",)),
     ],
 )
 def test_a_mutation_travels(mutation: Put) -> None:
