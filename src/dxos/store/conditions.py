@@ -201,6 +201,12 @@ def to_sql(
     """
     parameters: list[Parameter] = []
     budget = CONDITION_TERMS_MAX
+    # SQLite looks up one bound of each side only: where there is another, none of our own may come before it.
+    ranges = {
+        (term.path, isinstance(term.value, str), term.comparison[0] == "<")
+        for term in _conjuncts(condition)
+        if isinstance(term, Compare)
+    }
 
     def equals(path: Path, values: Sequence[Json]) -> str:
         texts = list(dict.fromkeys(spelling for value in values for spelling in _spellings(value)))
@@ -283,10 +289,12 @@ def to_sql(
                 # The bound's parameter comes first in the text.
                 count = text.count("?")
                 parameters.insert(len(parameters) - count, loose)
-                # Numbers and texts are sorted one after the other, so the other side needs an end too.
-                key = key_sql(place)
-                kind = f"{key} >= '' AND {key} < x''" if isinstance(value, str) else f"{key} < ''"
-                return f"({key} {operator_} ? AND {kind} AND {text})"
+                key, is_text, is_less = key_sql(place), isinstance(value, str), comparison[0] == "<"
+                lookup = f"{key} {operator_} ?"
+                if (path, is_text, not is_less) not in ranges and (is_text or not is_less):
+                    # Numbers lie before texts and these before the rest, so the other side needs an end too.
+                    lookup += f" AND {key} " + (">= ''" if is_less else "< x''" if is_text else "< ''")
+                return f"({lookup} AND {text})"
             case Contains(path, value):
                 if isinstance(value, str):
                     parameters.append(canonical_json(value)[1:-1])
@@ -321,7 +329,8 @@ def to_sql(
                 parameters.extend(numbers)
                 # One number lets an index also give the order.
                 among = "= ?" if len(numbers) == 1 else f"IN ({', '.join('?' * len(numbers))})"
-                return f"(objects.type IS NOT NULL AND objects.type {among})"
+                # The sign keeps the first term from being looked up, as a range, instead of the second.
+                return f"(+objects.type IS NOT NULL AND objects.type {among})"
             case IdIn(ids):
                 parameters.append(canonical_json(ids))
                 return "objects.id IN (SELECT value FROM json_each(?))"
