@@ -93,13 +93,15 @@ def dated_changes(document: Document, times: Mapping[int, int], *, created_ms: i
     Args:
         document: The document.
         times: What was noted beside it, in milliseconds, by `change_key`.
-        created_ms: When its first object was made.
+        created_ms: When its first object was made; for a first change of which nothing was noted.
         now_ms: What a change itself says later than this is a wrong clock's, and counts as now.
     """
     dated: list[DatedChange] = []
     effective: dict[bytes, int] = {}
     for change in document.changes():
-        own: int | None = created_ms if not change.deps else times.get(change_key(change.hash))
+        own = times.get(change_key(change.hash))
+        if own is None and not change.deps:
+            own = created_ms
         if own is None:
             told_ms = chunk_time_ms(change.raw_bytes)
             own = None if told_ms is None else min(told_ms, now_ms)

@@ -24,7 +24,7 @@ from typing import TypeVar, final
 from dxos.aio import Listeners, Subscription
 from dxos.echo import edit, epoch, layout
 from dxos.echo.document import Document, Heads
-from dxos.echo.history import change_key, chunk_key, chunk_time_ms
+from dxos.echo.history import chunk_key, chunk_time_ms
 from dxos.echo.layout import ObjectStructure
 from dxos.echo.mutation import Mutation, SetDeleted
 from dxos.echo.query import HasType, Query
@@ -418,10 +418,9 @@ class Documents:
         standing = Standing.DONE if reversal is None else Standing.SPENT
         edited = dict.fromkeys(places[one.object_id] for one in edits)
         self.moments.put(
-            Moment(document, change_key(head), moment_ms, standing)
+            Moment(document, chunk_key(chunk), moment_ms, standing)
             for document in edited
-            for head in documents[document].heads
-            if head not in touched[document]
+            for chunk in documents[document].changes_since(touched[document])
         )
 
     def _create(
@@ -607,8 +606,9 @@ class Documents:
 
     def reclaim(self, document_ids: Sequence[str]) -> int:
         """Give documents up, with the rows of their objects; how many bytes they took."""
-        with self._database.transaction():
-            freed_bytes = sum(map(self._documents.reclaim, document_ids))
+        if not document_ids:
+            return 0
+        freed_bytes = self._documents.reclaim(document_ids)
         for one in document_ids:
             self.discard(one)
         return freed_bytes
@@ -619,7 +619,7 @@ class Documents:
             for one in document_ids:
                 try:
                     document = self._load(one)
-                    self._documents.replace_with_snapshot(one, document.save(), document.heads)
+                    self._documents.replace_with_snapshot(one, document.save(), document.heads, pack=True)
                 except CorruptionError as error:
                     self.quarantine(one, str(error))
 

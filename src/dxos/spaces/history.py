@@ -96,13 +96,9 @@ class History:
         changed = set(self._moments.changed_after(space, moment_ms))
         root_id = self._documents.root_id(space)
         slices = _Slices()
-        places = [
-            (object_id, document_id)
-            for object_id, document_id in self._documents.places(space).items()
-            if history.created_ms(object_id) <= moment_ms
-        ]
+        places = self._documents.places(space)
         rows: list[ObjectRow] = []
-        for object_id, document_id in places:
+        for object_id, document_id in places.items():
             # Nobody notes the times of peers' changes in the root, which are links but for the name of the space.
             if document_id not in changed and document_id != root_id:
                 continue
@@ -114,7 +110,11 @@ class History:
                 continue
             if row is not None:
                 rows.append(row)
-        same = [object_id for object_id, document_id in places if document_id not in changed and document_id != root_id]
+        same = [
+            object_id
+            for object_id, document_id in places.items()
+            if document_id not in changed and document_id != root_id and history.created_ms(object_id) <= moment_ms
+        ]
         for start in range(0, len(same), UPDATE_OBJECTS_MAX):
             await slices.pause()
             rows += [one.row for one in self._documents.get(space, same[start : start + UPDATE_OBJECTS_MAX])]
