@@ -26,6 +26,7 @@ from typing import Annotated, Any, Final, Literal, Union, final, get_args, get_o
 
 from pydantic import BaseModel, ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
+from typing_extensions import is_typeddict
 
 from dxos.client.live import LiveMap, Node, Shape, place_name, plain
 from dxos.client.state import Core
@@ -394,7 +395,7 @@ def shape_of(annotation: Any) -> ValueShape:
         return MapOf(shape_of(args[1]) if args else ANYTHING, None, None)
     if origin in (Union, UnionType):
         return _union(annotation, args)
-    if isinstance(annotation, type) and (is_model(annotation) or typing.is_typeddict(annotation)):
+    if isinstance(annotation, type) and (is_model(annotation) or is_typeddict(annotation)):
         return model_shape(annotation)
     return Scalar(annotation)
 

@@ -97,7 +97,7 @@ class StoredSchema:
         order = json_schema.get("propertyOrder")
         if isinstance(order, list):
             places = {name: place for place, name in enumerate(order) if isinstance(name, str)}
-            properties = dict(sorted(properties.items(), key=lambda item: places.get(item[0], len(places))))
+            properties = dict(sorted(properties.items(), key=lambda item: places.get(item[0], len(order))))
         required = json_schema.get("required")
         kind, description = json_schema.get("entityKind"), json_schema.get("description")
         try:
