@@ -23,8 +23,8 @@ from ours import GROUPS, Samples, Settings
 from rich.console import Console
 from rich.table import Table
 
-from dxos.version import __version__
 from dxos.mesh.signal_server import serve_signal
+from dxos.version import __version__
 
 _JS = Path(__file__).parent / "js" / "bench.mjs"
 _JS_PACKAGE = Path(__file__).parent.parent / "tests" / "interop" / "node_modules" / "@dxos" / "client"
