@@ -12,7 +12,8 @@
     │   ├── SpaceNotReadyError      the space is closed or still opening
     │   ├── ObjectNotFoundError     no such object in that space
     │   ├── AlreadyJoinedError      this identity is a member already
-    │   └── NotAllowedError         the role of this identity does not permit it
+    │   ├── NotAllowedError         the role of this identity does not permit it
+    │   └── PassphraseError         not the passphrase that the backup was sealed with
     ├── InvitationError             this invitation will not work: ask for a new one
     │   ├── InvitationCodeError     malformed, truncated or foreign code
     │   ├── InvitationExpiredError  its lifetime is over
@@ -117,6 +118,10 @@ class AlreadyJoinedError(UsageError, code="usage.already-joined"):
 
 class NotAllowedError(UsageError, code="usage.not-allowed"):
     """The role of this identity does not permit the call."""
+
+
+class PassphraseError(UsageError, code="usage.passphrase"):
+    """Not the passphrase that a backup was sealed with."""
 
 
 class InvitationError(DxosError, code="invitation"):

@@ -176,6 +176,11 @@ EXPORT_PAGE_OBJECTS = 200  # Objects written by an export before everything else
 PARSE_INLINE_BYTES_MAX = 1024 * 1024  # Longer JSON is parsed by a worker thread.
 
 # --- History --------------------------------------------------------------------------------------------------------
+BACKUP_FRAME_BYTES = 64 * 1024  # What is sealed at once.
+BACKUP_SCRYPT_LOG2 = 17  # One guess of a passphrase costs 0.4 s and 128 MiB.
+BACKUP_SCRYPT_LOG2_MAX = 20  # What a backup from elsewhere may make us spend: 1 GiB.
+BACKUP_FILES_MAX = 100_000
+BACKUP_MANIFEST_BYTES_MAX = 32 * 1024 * 1024
 DIFFERENCE_PAIRS_MAX = 1_000_000  # Pairs of elements or characters compared; beyond, all between is one replacement.
 HISTORY_CHANGES_MAX = 1_000  # Newest changes of a document that are looked at, and returned, by one call.
 HISTORY_SLICE_S = 0.01  # Work on past states before everything else has its turn.

@@ -10,8 +10,10 @@ Everything but `config`, `services`, `status`, `version` and `initialized` exist
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, final
 
@@ -20,14 +22,17 @@ from anyio.abc import TaskGroup
 
 from dxos.client.background import BackgroundBlock
 from dxos.client.config import Config
-from dxos.client.database import Database
+from dxos.client.database import Database, Wanted, plain_query
+from dxos.client.everywhere import AllSpaces
 from dxos.client.halo import HaloProxy
 from dxos.client.invitations import AuthenticatingInvitation, InvitationsProxy
 from dxos.client.mesh import MeshProxy
 from dxos.client.observable import MulticastObservable, Source, reason
+from dxos.client.query import Query
 from dxos.client.router import DbRouter
 from dxos.client.space import Space, SpaceList
-from dxos.errors import ClosedError, DxosError
+from dxos.echo.query import Filter
+from dxos.errors import ClosedError, DxosError, UsageError
 from dxos.halo.invitation import Invitation, InvitationEncoder
 from dxos.keys import PublicKey
 from dxos.limits import CLOSE_TIMEOUT_S
@@ -151,6 +156,60 @@ class Client:
             await runtime.services.system.reset()
             await self._close()
 
+    async def back_up(
+        self, path: str | os.PathLike[str], passphrase: str, *, progress: Next[Progress] | None = None
+    ) -> int:
+        """Write the whole profile, identity and keys included, to one file that the passphrase seals.
+
+        The client goes on working meanwhile. `restore` makes a profile of it, on this device or another; from then on
+        that one is the device, and this profile must not be opened again.
+
+        Args:
+            path: The file; an earlier backup there is replaced.
+            passphrase: Without it nobody can restore it, and nobody can guess it faster than twice a second.
+            progress: Called with how many bytes are done, and of how many.
+
+        Returns:
+            How many bytes the file has.
+
+        Raises:
+            UsageError: The profile is in memory, the passphrase is empty, or another file has that name.
+            StorageError: The file cannot be written.
+
+        Cancelling waits for the end of it.
+        """
+        runtime = self._require()
+        await runtime.flush()
+        return await runtime.services.system.back_up(os.fspath(path), passphrase, progress or _ignore)
+
+    async def restore(
+        self, path: str | os.PathLike[str], passphrase: str, *, progress: Next[Progress] | None = None
+    ) -> None:
+        """Make the profile of this client's settings from a backup; `initialize` comes after it.
+
+        Args:
+            path: The file.
+            passphrase: The one that it was made with.
+            progress: Called with how many bytes are done, and of how many.
+
+        Raises:
+            PassphraseError: It is not the passphrase.
+            CorruptionError: The file is damaged; nothing was restored.
+            UsageError: There is a profile already, the client is initialized, or its profile is in memory.
+            StorageError: The profile's folder cannot be written.
+
+        Cancelling waits for the end of it.
+        """
+        folder = self._config.data_root
+        if self._runtime is not None:
+            raise UsageError("The client is initialized; restore a backup before that.")
+        if folder is None:
+            raise UsageError("The profile of these settings is in memory; a backup is restored to a folder.")
+        # Not at the top: a client of a worker does not pay for the host.
+        from dxos.services.backup import restore_profile
+
+        await restore_profile(Path(path), folder, passphrase, progress or _ignore)
+
     async def __aenter__(self) -> Self:
         await self.initialize()
         return self
@@ -214,6 +273,13 @@ class Client:
         """
         spaces = self._require().spaces
         return spaces.default if key is None else spaces.get(key)
+
+    def query(self, wanted: Wanted = None, /, *filters: Filter, **equalities: Any) -> Query[Any]:
+        """Ask all spaces that are ready for objects; the arguments are those of `space.db.query`.
+
+        A subscription also hears of spaces that become ready later.
+        """
+        return Query(AllSpaces(self._require().spaces), plain_query(wanted, filters, equalities))
 
     @property
     def db_router(self) -> DbRouter:
@@ -335,6 +401,10 @@ class Client:
         self._status._next(None)
 
 
+def _ignore(_: Progress) -> None:
+    """Nobody wants to know."""
+
+
 class _Runtime:
     """What exists between `initialize` and `destroy`."""
 
@@ -356,6 +426,12 @@ class _Runtime:
         self.invitations.open()
         self.halo._open()
         self._streams.append(self.services.spaces.query_spaces(self._receive_spaces))
+
+    async def flush(self) -> None:
+        """Have everything that was edited be durable."""
+        for space in self._by_id.values():
+            if space.is_open:
+                await space.db.flush()
 
     async def drain(self) -> None:
         """Send what is not sent yet."""

@@ -68,6 +68,15 @@ class SystemService(Protocol):
         """Wipe the profile's storage, identity, keys and spaces, as soon as the provider is closed, which is next."""
         ...
 
+    async def back_up(self, path: str, passphrase: str, next: Next[Progress]) -> int:
+        """Write the profile, its keys included, to one file that the passphrase seals; how many bytes it has.
+
+        Raises:
+            UsageError: The profile is in memory, the passphrase is empty, or another file has that name.
+            StorageError: The file cannot be written.
+        """
+        ...
+
 
 class SignalState(int, Enum):
     """State of the connection to one signalling server."""

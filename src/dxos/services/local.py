@@ -101,7 +101,7 @@ class LocalServices:
 
     def _make(self, peer: Peer, tasks: anyio.abc.TaskGroup) -> HostServices:
         return HostServices(
-            system=SystemServiceHost(),
+            system=SystemServiceHost(self._path, self._now_ms),
             network=NetworkServiceHost(peer),
             identity=IdentityServiceHost(peer, tasks),
             devices=DevicesServiceHost(peer, tasks),

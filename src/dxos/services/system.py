@@ -1,12 +1,17 @@
 """The system and network services: whether the host works, and what the network looks like from here."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import final
 
 from dxos.aio import Listeners, Subscription
+from dxos.errors import UsageError
+from dxos.services.backup import back_up_profile
 from dxos.services.contract import (
     ConnectionState,
     NetworkStatus,
     Next,
+    Progress,
     SignalState,
     SignalStatus,
     SystemStatus,
@@ -18,7 +23,8 @@ from dxos.spaces.peer import Peer
 class SystemServiceHost:
     """Implements `SystemService`."""
 
-    def __init__(self) -> None:
+    def __init__(self, profile: Path | None, now_ms: Callable[[], int]) -> None:
+        self._profile, self._now_ms = profile, now_ms
         self.reset_wanted = False
         self._status = SystemStatus.ACTIVE
         self._listeners: Listeners[SystemStatus] = Listeners()
@@ -34,6 +40,11 @@ class SystemServiceHost:
 
     async def reset(self) -> None:
         self.reset_wanted = True
+
+    async def back_up(self, path: str, passphrase: str, next: Next[Progress]) -> int:
+        if self._profile is None:
+            raise UsageError("This profile is in memory; only one in a folder can be backed up.")
+        return await back_up_profile(self._profile, Path(path), passphrase, next, now_ms=self._now_ms())
 
 
 @final

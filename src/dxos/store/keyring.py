@@ -81,7 +81,7 @@ class Keyring:
             names = [path.name for path in self._directory.iterdir()]
         except OSError as error:
             raise map_os_error(error, "read the keyring") from error
-        return sorted(PublicKey.from_hex(name) for name in names if _is_key_name(name))
+        return sorted(PublicKey.from_hex(name) for name in names if is_key_name(name))
 
     def delete(self, key: PublicKey) -> bool:
         """Forget a key; False if there was none."""
@@ -129,5 +129,6 @@ def _damaged(key: PublicKey) -> CorruptionError:
     return CorruptionError("A file of the keyring is damaged; restore it from a backup.", key=key.truncate())
 
 
-def _is_key_name(name: str) -> bool:
+def is_key_name(name: str) -> bool:
+    """Whether a file of that name holds a key."""
     return len(name) == _POINT_DIGITS and all(digit in "0123456789abcdef" for digit in name)

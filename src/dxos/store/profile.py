@@ -7,12 +7,14 @@
   resetting         only while a reset is under way: the next open finishes it
 """
 
+import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Self, final
 
-from dxos.errors import ClosedError, CorruptionError, ProfileLockedError
+from dxos.errors import ClosedError, CorruptionError, ProfileLockedError, UsageError
 from dxos.store.database import Database
 from dxos.store.documents import DocumentStore
 from dxos.store.feeds import FeedStore
@@ -163,6 +165,39 @@ def salvage_profile(path: str | os.PathLike[str]) -> dict[str, int]:
     lock = _Lock(folder / LOCK_NAME)
     try:
         return salvage_database(folder / DATABASE_NAME)
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def empty_profile(path: Path) -> Iterator[None]:
+    """A folder, locked, for the block to fill with a profile; if it fails or dies on the way, the folder is empty.
+
+    Raises:
+        UsageError: There is a profile already.
+        ProfileLockedError: A process holds it.
+    """
+    make_private_directory(path)
+    lock = _Lock(path / LOCK_NAME)
+    mark = path / RESETTING_NAME
+    try:
+        if mark.exists():
+            _wipe(path)
+        if (path / DATABASE_NAME).exists() or Keyring(path / KEYRING_NAME).keys():
+            raise UsageError("There is a profile in this folder already; choose another one.")
+        create_private_file(mark)
+        sync_directory(path)
+        try:
+            yield
+            sync_directory(path)
+        except BaseException:
+            with contextlib.suppress(OSError):  # The mark stays, and the next open tries again.
+                _wipe(path)
+            raise
+        mark.unlink()
+        sync_directory(path)
+    except OSError as error:
+        raise map_os_error(error, "fill the profile's folder") from error
     finally:
         lock.release()
 

@@ -348,6 +348,10 @@ class _System(_Service):
             space.members = [(one, role) for one, role in space.members if one is not host]
         host.identity_value = None
 
+    async def back_up(self, path: str, passphrase: str, next: Next[Progress]) -> int:
+        await self._called("system.back_up")
+        raise UsageError("This profile is in memory; only one in a folder can be backed up.")
+
 
 class _Network(_Service):
     def __init__(self, host: FakeServices) -> None:
