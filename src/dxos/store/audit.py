@@ -15,7 +15,7 @@ from dxos.store.checksum import check_sum
 from dxos.store.database import Database
 from dxos.store.documents import Heads, unpack_heads
 from dxos.store.feeds import FeedStorage, FeedStore
-from dxos.store.indexes import words_in
+from dxos.store.indexes import WORDS_SCHEMA, words_in
 from dxos.store.schema import BLOCK_BITS, CHUNK_BITS
 
 _STRAY: Final = (
@@ -60,6 +60,8 @@ class Audit:
         Returns:
             The names of indexes that do not agree with their table, and what else SQLite says, in its words.
         """
+        if self._has_foreign_schema():
+            return [], ["the schema is damaged"]
         try:
             found = [str(row[0]) for row in self._database.rows(f"PRAGMA integrity_check({_FINDINGS_MAX})")]
         except CorruptionError as error:
@@ -74,6 +76,24 @@ class Audit:
             elif line != "ok" and not line.startswith("non-") and "FTS5" not in line:
                 rest.append(line)
         return list(indexes), rest
+
+    def _has_foreign_schema(self) -> bool:
+        """Whether a table, index or trigger is not what our schema says, or missing."""
+        schema = (
+            "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT GLOB 'sqlite_*'"
+            " AND name NOT GLOB 'field_[0-9]*' AND name NOT GLOB 'object_words_*'"
+        )
+        fresh = Database(None)
+        try:
+            wanted: dict[str, str] = dict(fresh.rows(schema))
+        finally:
+            fresh.close()
+        try:
+            found: dict[str, str] = dict(self._database.rows(schema))
+        except CorruptionError:
+            return True
+        made_later = {name: sql for name, sql in found.items() if sql in WORDS_SCHEMA}
+        return found != wanted | made_later
 
     def rebuild_index(self, name: str) -> None:
         """Make an index anew from its table."""

@@ -15,7 +15,7 @@ from dxos.store.database import Database
 
 _ANALYSIS_ROWS: Final = 1_000
 # In triggers ON CONFLICT and not OR IGNORE, which the statement that sets them off would override.
-_WORDS: Final = (
+WORDS_SCHEMA: Final = (
     # The words come separated already; whatever is not ASCII is a part of one.
     "CREATE VIRTUAL TABLE object_words USING fts5(words, tokenize = 'ascii')",
     "CREATE TABLE stale_words (number INTEGER PRIMARY KEY) STRICT",
@@ -136,7 +136,7 @@ class WordIndex:
             if database.row("SELECT 1 FROM pragma_module_list WHERE name = 'fts5'") is None:
                 raise UsageError("This Python's SQLite was built without full text search (FTS5).")
             with database.transaction():
-                for statement in _WORDS:
+                for statement in WORDS_SCHEMA:
                     database.run(statement)
             self._exists = True
         rows = database.rows(
@@ -160,7 +160,7 @@ class WordIndex:
         if self._exists:
             with self._database.transaction():
                 self._database.run("DROP TABLE object_words")
-                self._database.run(_WORDS[0])
+                self._database.run(WORDS_SCHEMA[0])
                 self._database.run("INSERT OR IGNORE INTO stale_words SELECT number FROM objects")
 
 

@@ -16,6 +16,7 @@ from dxos.store.files import map_os_error, sync_directory
 from dxos.store.indexes import FieldIndexes
 
 DAMAGED_SUFFIX: Final = ".damaged"
+_IRREPLACEABLE: Final = frozenset({"spaces", "documents", "chunks", "settings", "space_records", "feeds", "blocks"})
 _ROWID_MAX: Final = 2**63 - 1
 _ERRORS: Final = (sqlite3.Error, UnicodeDecodeError)
 # What follows from the rows of objects, and is made anew with them.
@@ -72,8 +73,9 @@ def _copy_all(damaged: sqlite3.Connection, database: Database) -> dict[str, int]
         if not columns:
             continue
         names = ", ".join(f'"{name}"' for name in columns)
+        right_names = ", ".join(f'"{name}"' for name in columns.values())
         places = ", ".join("?" * len(columns))
-        insert = f'INSERT OR IGNORE INTO "{table}" ({names}) VALUES ({places})'  # noqa: S608 - Names of our schema.
+        insert = f'INSERT OR IGNORE INTO "{table}" ({right_names}) VALUES ({places})'  # noqa: S608 - Names of our schema.
         rows = _scan(damaged, table, names) if without_rowid else _read(damaged, table, names)
         with database.transaction():
             for row in rows:
@@ -98,13 +100,20 @@ def _tables(database: Database) -> list[tuple[str, bool]]:
     return sorted(tables, key=lambda one: (one[0] not in ("spaces", "types"), one[0]))
 
 
-def _columns(damaged: sqlite3.Connection, database: Database, table: str) -> list[str]:
+def _columns(damaged: sqlite3.Connection, database: Database, table: str) -> dict[str, str]:
+    """The names of a table's columns in the damaged file, each with its right name."""
     wanted = [row[0] for row in database.rows("SELECT name FROM pragma_table_info(?)", (table,))]
     try:
-        present = {row[0] for row in damaged.execute("SELECT name FROM pragma_table_info(?)", (table,))}
+        present = [row[0] for row in damaged.execute("SELECT name FROM pragma_table_info(?)", (table,))]
     except _ERRORS:
-        return []
-    return [name for name in wanted if name in present]
+        present = []
+    if not present and table in _IRREPLACEABLE:
+        raise CorruptionError(
+            f"the table {table} of the database cannot be found; restore the profile from a backup", table=table
+        )
+    if len(present) == len(wanted):
+        return dict(zip(present, wanted, strict=True))  # A name may be what is damaged.
+    return {name: name for name in wanted if name in present}
 
 
 def _scan(damaged: sqlite3.Connection, table: str, names: str) -> list[Row]:

@@ -14,13 +14,17 @@ from dxos.store.profile import DATABASE_NAME, Profile, salvage_profile
 DOCUMENTS = 600
 
 
+def content_of(number: int) -> bytes:
+    return b"\x85" + bytes([number % 256]) * 500
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A profile whose tables have many pages."""
     with Profile.open(tmp_path / "p") as profile:
         heads = [bytes(32)]
         profile.documents.create(
-            "space", [(f"document {number:04}", [bytes([number % 256]) * 500], heads) for number in range(DOCUMENTS)]
+            "space", [(f"document {number:04}", [content_of(number)], heads) for number in range(DOCUMENTS)]
         )
         profile.metadata.put_setting("name", b"value")
     return tmp_path / "p"
@@ -74,7 +78,7 @@ def test_rows_around_and_between_damaged_pages_are_kept(folder: Path) -> None:
             except CorruptionError:
                 continue
             whole += 1
-            assert content == bytes([int(document_id[-4:]) % 256]) * 500
+            assert content == content_of(int(document_id[-4:]))
         assert whole == counts["chunks"]
     assert (folder / f"{DATABASE_NAME}.damaged").exists()
     assert not list(folder.glob("*.salvage*"))
@@ -92,9 +96,9 @@ def test_a_file_of_which_nothing_can_be_read_stays_as_it_is(folder: Path) -> Non
 
 def test_a_whole_file_is_copied_as_it_is(tmp_path: Path) -> None:
     with Profile.open(tmp_path / "p") as profile:
-        DocumentStore(profile.database).create("space", [("one", [b"x"], [bytes(32)])])
+        DocumentStore(profile.database).create("space", [("one", [b"\x85x"], [bytes(32)])])
     counts = salvage_profile(tmp_path / "p")
     database = Database(tmp_path / "p" / DATABASE_NAME)
-    assert DocumentStore(database).load("one") == b"x"
+    assert DocumentStore(database).load("one") == b"\x85x"
     assert counts["documents"] == counts["chunks"] == counts["spaces"] == 1
     database.close()
