@@ -28,6 +28,7 @@ from dxos.client.halo import HaloProxy
 from dxos.client.invitations import AuthenticatingInvitation, InvitationsProxy
 from dxos.client.mesh import MeshProxy
 from dxos.client.observable import MulticastObservable, Source, reason
+from dxos.client.progress import Activities, Activity
 from dxos.client.query import Query
 from dxos.client.router import DbRouter
 from dxos.client.space import Space, SpaceList
@@ -67,6 +68,7 @@ class Client:
         self._services = services
         self._router = DbRouter(self._database_of)
         self._status: Source[SystemStatus | None] = Source(None)
+        self._activities = Activities()
         self._lock: anyio.Lock | None = None
         self._block: BackgroundBlock[_Runtime] | None = None
         self._runtime: _Runtime | None = None
@@ -103,6 +105,11 @@ class Client:
     def status(self) -> MulticastObservable[SystemStatus | None]:
         """Whether the host works; None before `initialize`, after `destroy`, and when the host has failed."""
         return self._status
+
+    @property
+    def progress(self) -> MulticastObservable[tuple[Activity, ...]]:
+        """What takes long and is under way: many objects added, exports, imports; empty most of the time."""
+        return self._activities
 
     @property
     def error(self) -> DxosError | None:
@@ -302,7 +309,7 @@ class Client:
         from dxos.client.serializer import Serializer
 
         runtime = self._require()
-        return Serializer(runtime.services, runtime)
+        return Serializer(runtime.services, runtime, self._activities)
 
     def accept_invitation(self, invitation: Invitation | str) -> AuthenticatingInvitation:
         """Accept an invitation to a space.
@@ -382,7 +389,7 @@ class Client:
     @asynccontextmanager
     async def _run(self) -> AsyncIterator[_Runtime]:
         async with self.services as services, anyio.create_task_group() as tasks:
-            runtime = _Runtime(services, tasks, self._router)
+            runtime = _Runtime(services, tasks, self._router, self._activities)
             try:
                 await runtime.open(self._status)
                 yield runtime
@@ -408,8 +415,8 @@ def _ignore(_: Progress) -> None:
 class _Runtime:
     """What exists between `initialize` and `destroy`."""
 
-    def __init__(self, services: Services, tasks: TaskGroup, types: DbRouter) -> None:
-        self.services, self._tasks, self._types = services, tasks, types
+    def __init__(self, services: Services, tasks: TaskGroup, types: DbRouter, activities: Activities) -> None:
+        self.services, self._tasks, self._types, self.activities = services, tasks, types, activities
         self.mesh = MeshProxy(services.network)
         self.invitations = InvitationsProxy(services.invitations)
         self.halo = HaloProxy(services, self.invitations, self._spawn)
@@ -473,9 +480,10 @@ class _Runtime:
             space = self._by_id[info.id]
         return await space.wait_until_ready()
 
-    async def import_archive(self, contents: bytes, progress: Next[Progress]) -> Space:
+    async def import_archive(self, contents: bytes, progress: Next[Progress] | None) -> Space:
         """Make a space of an archive and wait until it is ready."""
-        return await self._received(await self.services.spaces.import_space(contents, progress))
+        with self.activities.begin("import", None, progress) as tell:
+            return await self._received(await self.services.spaces.import_space(contents, tell))
 
     def accept_invitation(self, invitation: Invitation | str) -> AuthenticatingInvitation:
         """Accept an invitation, decoded or not."""
@@ -491,7 +499,9 @@ class _Runtime:
             self.halo._read_credentials()  # The identity notes which spaces it is in.
         for info in infos:
             if info.id not in self._by_id:
-                space = self._by_id[info.id] = Space(info, self.services, self.invitations, self._spawn)
+                space = self._by_id[info.id] = Space(
+                    info, self.services, self.invitations, self.activities, self._spawn
+                )
                 space.db.use_types(self._types)
         # In the list before their states change, so that whoever hears of a state finds the space.
         spaces = tuple(self._by_id[info.id] for info in infos)

@@ -40,6 +40,7 @@ from dxos.client.history import PastSpace
 from dxos.client.live import FOREIGN_REFERENCE, references_in
 from dxos.client.migration import Migration
 from dxos.client.object import EchoObject, become, object_of, set_deleted
+from dxos.client.progress import Activities
 from dxos.client.query import Hit, Query, QueryUpdate
 from dxos.client.router import DbRouter, SpaceSchemas
 from dxos.client.state import Core, core_of
@@ -78,10 +79,11 @@ class Database:
         data: DataService,
         query: QueryService,
         history: HistoryService,
+        activities: Activities,
         spawn: Spawn,
         gate: Callable[[], None],
     ) -> None:
-        self._history = history
+        self._history, self._activities = history, activities
         self._space_id, self._data, self._query, self._spawn, self._gate = space_id, data, query, spawn, gate
         self._objects: WeakValueDictionary[str, EchoObject] = WeakValueDictionary()
         self._unsent: dict[str, EchoObject] = {}
@@ -286,18 +288,17 @@ class Database:
         added: list[str] = []
         source = values if isinstance(values, AsyncIterable) else _each(values)
         piece: list[object] = []
-        async with aclosing(source) if isinstance(source, AsyncGenerator) else nullcontext():
-            async for value in source:
-                piece.append(value)
-                if len(piece) == UPDATE_OBJECTS_MAX:
-                    await self._add_piece(piece, added)
-                    piece = []
-                    if progress is not None:
-                        progress(Progress(len(added), max(total, len(added))))
-        if piece:
-            await self._add_piece(piece, added)
-            if progress is not None:
-                progress(Progress(len(added), max(total, len(added))))
+        with self._activities.begin("add", self._space_id, progress) as tell:
+            async with aclosing(source) if isinstance(source, AsyncGenerator) else nullcontext():
+                async for value in source:
+                    piece.append(value)
+                    if len(piece) == UPDATE_OBJECTS_MAX:
+                        await self._add_piece(piece, added)
+                        piece = []
+                        tell(Progress(len(added), max(total, len(added))))
+            if piece:
+                await self._add_piece(piece, added)
+                tell(Progress(len(added), max(total, len(added))))
         return added
 
     async def _add_piece(self, piece: list[object], added: list[str]) -> None:
@@ -503,10 +504,6 @@ class Database:
             if core.loaded and core.home is self:
                 become(target, self._types.class_of(self._schemas.name_of(core.type)))
 
-    def named(self, row: ObjectRow) -> ObjectRow:
-        """A row as filters expect it."""
-        return self._schemas.named(row)
-
     async def _find_late(self, dxn: str) -> None:
         """Look for objects that came before the schema which they say as their type."""
         try:
@@ -632,6 +629,7 @@ class Database:
         for state in states:
             late = self._schemas.learn(state.row)
             if late is not None:
+                self._live.rewrite(self._schemas.expanded)
                 self._spawn(lambda dxn=late: self._find_late(dxn))  # type: ignore[misc]
         known, strange = [], []
         for state in states:

@@ -19,6 +19,7 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
+from dxos.client.progress import Activities
 from dxos.client.space import Space
 from dxos.client.table import read_table, write_table
 from dxos.echo.mutation import check_value
@@ -43,8 +44,8 @@ class SpaceMaker(Protocol):
 class Serializer:
     """Writes spaces to bytes and makes spaces of them; from `client.create_serializer()`."""
 
-    def __init__(self, services: Services, maker: SpaceMaker) -> None:
-        self._services, self._maker = services, maker
+    def __init__(self, services: Services, maker: SpaceMaker, activities: Activities) -> None:
+        self._services, self._maker, self._activities = services, maker, activities
 
     async def serialize_space(self, space: Space, *, progress: Next[Progress] | None = None) -> bytes:
         """The objects of a space as JSON, without those that were removed.
@@ -135,12 +136,12 @@ class Serializer:
         await space.db.flush()  # What was edited a moment ago belongs to it.
         # One answer and not pages, so that it is of one moment.
         found = await self._services.query.execute(space.id, Query(filter=wanted))
-        for done, state in enumerate(found, start=1):
-            yield state.row
-            if done % EXPORT_PAGE_OBJECTS == 0 or done == len(found):
-                if tell is not None:
-                    tell(Progress(done, len(found)))
-                await anyio.lowlevel.checkpoint()
+        with self._activities.begin("export", space.id, tell) as told:
+            for done, state in enumerate(found, start=1):
+                yield state.row
+                if done % EXPORT_PAGE_OBJECTS == 0 or done == len(found):
+                    told(Progress(done, len(found)))
+                    await anyio.lowlevel.checkpoint()
 
     async def _refuse_present(self, space: Space, rows: Sequence[ObjectRow]) -> None:
         present = await self._services.data.get(space.id, [row.object_id for row in rows])
@@ -151,12 +152,12 @@ class Serializer:
             )
 
     async def _add(self, space: Space, rows: Sequence[ObjectRow], tell: Next[Progress] | None) -> None:
-        for start in range(0, len(rows), UPDATE_OBJECTS_MAX):
-            edits = [Edit(row.object_id, create=row) for row in rows[start : start + UPDATE_OBJECTS_MAX]]
-            await self._services.data.update(space.id, edits)
-            if tell is not None:
-                tell(Progress(start + len(edits), len(rows)))
-            await anyio.lowlevel.checkpoint()
+        with self._activities.begin("import", space.id, tell) as told:
+            for start in range(0, len(rows), UPDATE_OBJECTS_MAX):
+                edits = [Edit(row.object_id, create=row) for row in rows[start : start + UPDATE_OBJECTS_MAX]]
+                await self._services.data.update(space.id, edits)
+                told(Progress(start + len(edits), len(rows)))
+                await anyio.lowlevel.checkpoint()
         await space.db.flush()
 
     def __repr__(self) -> str:

@@ -20,6 +20,7 @@ from dxos.client.invitations import (
 )
 from dxos.client.object import EchoObject
 from dxos.client.observable import MulticastObservable, Source
+from dxos.client.progress import Activities
 from dxos.client.tables import properties_table, table
 from dxos.echo.revision import Revision
 from dxos.errors import DeadlineError, DxosError, NotAllowedError, SpaceNotReadyError
@@ -53,9 +54,19 @@ _log = logging.getLogger("dxos.client")
 class Space:
     """A space of this identity. Made by the client; the same space is the same object."""
 
-    def __init__(self, info: SpaceInfo, services: Services, invitations: InvitationsProxy, spawn: Spawn) -> None:
+    def __init__(
+        self,
+        info: SpaceInfo,
+        services: Services,
+        invitations: InvitationsProxy,
+        activities: Activities,
+        spawn: Spawn,
+    ) -> None:
         self._info, self._services, self._invitations, self._spawn = info, services, invitations, spawn
-        self._db = Database(info.id, services.data, services.query, services.history, spawn, self._check_writable)
+        self._activities = activities
+        self._db = Database(
+            info.id, services.data, services.query, services.history, activities, spawn, self._check_writable
+        )
         self._properties: EchoObject | None = None
         self._opening = False
         self._stale = False  # Whether rows may have been missed, because nobody followed them.
@@ -342,7 +353,8 @@ class Space:
         """
         if self.is_open:
             await self._db.flush()
-        return await self._services.spaces.export_space(self.id, progress or _ignore)
+        with self._activities.begin("export", self.id, progress) as tell:
+            return await self._services.spaces.export_space(self.id, tell)
 
     # --- Messages ---
 
@@ -445,14 +457,10 @@ class Space:
         return f"<Space {self._short}{name} {self._state.get().name}>"
 
 
-def _ignore(_: Progress) -> None:
-    """Nobody wants to know."""
-
-
 class SpaceMaker(Protocol):
     """What the list of spaces asks of the client."""
 
-    async def import_archive(self, contents: bytes, progress: Next[Progress]) -> Space: ...
+    async def import_archive(self, contents: bytes, progress: Next[Progress] | None) -> Space: ...
 
     async def create_space(self, properties: Mapping[str, Any] | None = None, /, **more: Any) -> Space: ...
 
@@ -502,7 +510,7 @@ class SpaceList(Source[tuple[Space, ...]]):
         Cancelling leaves nothing of it, or the whole space.
         """
         contents = archive.contents if isinstance(archive, SpaceArchive) else archive
-        return await self._maker.import_archive(contents, progress or _ignore)
+        return await self._maker.import_archive(contents, progress)
 
     def join(self, invitation: Invitation | str) -> AuthenticatingInvitation:
         """The same as `client.accept_invitation`."""

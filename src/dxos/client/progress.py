@@ -1,0 +1,51 @@
+"""What takes long in a client, and how far it is: `client.progress`, for applications that show bars."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal, final
+
+from dxos.client.observable import Source
+from dxos.services.contract import Next, Progress
+
+ActivityKind = Literal["add", "export", "import"]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """One piece of work that is under way."""
+
+    kind: ActivityKind
+    space_id: str | None  # None while there is no space yet: an archive becomes one at the end.
+    progress: Progress
+
+
+@final
+class Activities(Source[tuple[Activity, ...]]):
+    """All that is under way now, in the order in which it began."""
+
+    def __init__(self) -> None:
+        super().__init__(())
+        self._running: dict[object, Activity] = {}
+
+    @contextmanager
+    def begin(
+        self, kind: ActivityKind, space_id: str | None, also: Callable[[Progress], object] | None
+    ) -> Iterator[Next[Progress]]:
+        """A piece of work, from its first report to the end of the block; `also` is told of each report too."""
+        mark = object()
+
+        def tell(progress: Progress) -> None:
+            self._running[mark] = Activity(kind, space_id, progress)
+            self._next(tuple(self._running.values()))
+            if also is not None:
+                also(progress)
+
+        try:
+            yield tell
+        finally:
+            if self._running.pop(mark, None) is not None:
+                self._next(tuple(self._running.values()))
