@@ -132,6 +132,9 @@ SYNC_CALLS_MAX = 16  # Document messages to one peer that wait for their answer.
 SYNC_CALL_TIMEOUT_S = 30.0
 EPOCH_CHANGES_COMPARED_MAX = 32  # Latest states of a root among which the one that a new epoch copied is looked for.
 COMPACT_DOCUMENTS = 50  # Documents compacted at once: about 20 ms, in which the host does nothing else.
+PACKED_SNAPSHOT_BYTES_MAX = 16 * 1024  # Larger ones hold mostly what is their own, and are compressed already.
+PACKED_DICTIONARY_BYTES_MAX = 4 * 1024  # A snapshot with which others are packed.
+PACKED_DICTIONARIES_MAX = 16  # Of one space: about one for each type of object.
 SHRINK_PAGES = 512  # Pages given back to the disk at once.
 GOSSIP_BYTES_MAX = 64 * 1024
 GOSSIP_CHANNEL_CHARS_MAX = 1_024
@@ -173,14 +176,14 @@ ARCHIVE_BYTES_MAX = 1024 * 1024 * 1024  # A space in one piece, as an archive, J
 ARCHIVE_METADATA_BYTES_MAX = 64 * 1024
 IMPORT_DOCUMENTS_BATCH = 100  # Documents written in one transaction of an import.
 EXPORT_PAGE_OBJECTS = 200  # Objects written by an export before everything else has its turn.
-PARSE_INLINE_BYTES_MAX = 1024 * 1024  # Longer JSON is parsed by a worker thread.
-
-# --- History --------------------------------------------------------------------------------------------------------
 BACKUP_FRAME_BYTES = 64 * 1024  # What is sealed at once.
 BACKUP_SCRYPT_LOG2 = 17  # One guess of a passphrase costs 0.4 s and 128 MiB.
 BACKUP_SCRYPT_LOG2_MAX = 20  # What a backup from elsewhere may make us spend: 1 GiB.
 BACKUP_FILES_MAX = 100_000
 BACKUP_MANIFEST_BYTES_MAX = 32 * 1024 * 1024
+PARSE_INLINE_BYTES_MAX = 1024 * 1024  # Longer JSON is parsed by a worker thread.
+
+# --- History --------------------------------------------------------------------------------------------------------
 DIFFERENCE_PAIRS_MAX = 1_000_000  # Pairs of elements or characters compared; beyond, all between is one replacement.
 HISTORY_CHANGES_MAX = 1_000  # Newest changes of a document that are looked at, and returned, by one call.
 HISTORY_SLICE_S = 0.01  # Work on past states before everything else has its turn.

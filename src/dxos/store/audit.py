@@ -4,6 +4,7 @@
 
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, final
 
@@ -16,6 +17,7 @@ from dxos.store.database import Database
 from dxos.store.documents import Heads, unpack_heads
 from dxos.store.feeds import FeedStorage, FeedStore
 from dxos.store.indexes import WORDS_SCHEMA, words_in
+from dxos.store.packing import Packing
 from dxos.store.schema import BLOCK_BITS, CHUNK_BITS
 
 _STRAY: Final = (
@@ -51,6 +53,7 @@ class Audit:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._packing = Packing(database)
 
     # --- The file ---------------------------------------------------------------------------------------------------
 
@@ -150,10 +153,11 @@ class Audit:
             except StorageError:
                 pieces = []
             else:
-                content = b"".join([piece for _, piece in pieces])
+                with suppress(CorruptionError):
+                    content = b"".join([self._packing.unpack(piece) for _, piece in pieces])
                 later = [piece for position, piece in pieces if position != start]
                 is_complete = (len(later), sum(map(len, later))) == (count, chunk_bytes) and (
-                    len(content) == snapshot_bytes + chunk_bytes
+                    content is not None and len(content) == snapshot_bytes + chunk_bytes
                 )
             try:
                 heads: Heads | None = unpack_heads(packed)

@@ -137,6 +137,14 @@ _VERSION_2: Final[Migration] = (
         WHERE instr(objects.data, '{"/":"') > 0 AND key = '/' AND json_tree.type = 'text'""",
     "CREATE INDEX objects_by_source ON objects (source) WHERE source IS NOT NULL",
     "CREATE INDEX objects_by_target ON objects (target) WHERE target IS NOT NULL",
+    # What small snapshots are packed with, twice, because many depend on it; see `dxos.store.packing`.
+    """CREATE TABLE dictionaries (
+        number INTEGER PRIMARY KEY,
+        space INTEGER NOT NULL,
+        check_sum INTEGER NOT NULL,
+        bytes BLOB NOT NULL,
+        copy BLOB NOT NULL
+    ) STRICT""",
 )
 
 MIGRATIONS: Final[tuple[Migration, ...]] = (_VERSION_1, _VERSION_2)
