@@ -101,6 +101,11 @@ class LiveQuery:
         """What all matches meet."""
         return self._query.filter
 
+    def rewritten(self, rewrite: Callable[[PlainQuery], PlainQuery]) -> bool:
+        """Ask another way; whether it is another. What matches already goes on to."""
+        before, self._query = self._query, rewrite(self._query)
+        return self._query != before
+
     def wants(self, row: ObjectRow) -> bool:
         """Whether the query matches a row."""
         return wants(self._query, row)
@@ -231,6 +236,18 @@ class LiveQueries:
             self._count(place, -1)
         for object_id in live.ids():
             self._remove(("held", object_id), live)
+
+    def rewrite(self, rewrite: Callable[[PlainQuery], PlainQuery]) -> None:
+        """Ask another way, because more is known about types."""
+        for live in tuple(self._known):
+            before = _places(live.filter)
+            if live.rewritten(rewrite):
+                for place in before:
+                    self._remove(place, live)
+                    self._count(place, -1)
+                for place in _places(live.filter):
+                    self._places.setdefault(place, set()).add(live)
+                    self._count(place, 1)
 
     def begun(self, live: LiveQuery) -> None:
         """The query knows its first matches."""

@@ -126,20 +126,17 @@ class SpaceSchemas:
         """What an object says as its type, as `dxn:type:…` where that is known."""
         return dxn if dxn is None else self._names.get(dxn, dxn)
 
-    def named(self, row: ObjectRow) -> ObjectRow:
-        """A row with its type as `dxn:type:…`, as filters expect it."""
-        name = self.name_of(row.type)
-        return row if name is row.type else replace(row, type=name)
-
     def expanded(self, query: Query) -> Query:
-        """A query that finds objects of its types however they say it."""
+        """A query that finds objects of its types however they say it; the same for one that does so already."""
         return replace(query, filter=self._expanded(query.filter)) if self._names else query
 
     def _expanded(self, filter: Filter) -> Filter:
         match filter:
-            case HasType(str(type_)):
-                same = [dxn for dxn, name in self._names.items() if type_ in (name, name.rpartition(":")[0])]
-                return Or((filter, *map(HasType, same))) if same else filter
+            case HasType():
+                same = self._same_types([filter])
+                return Or(same) if len(same) > 1 else filter
+            case Or(filters) if all(isinstance(one, HasType) for one in filters):
+                return Or(self._same_types(filters))
             case And(filters):
                 return And(tuple(map(self._expanded, filters)))
             case Or(filters):
@@ -147,6 +144,14 @@ class SpaceSchemas:
             case Not(inner):
                 return Not(self._expanded(inner))
         return filter
+
+    def _same_types(self, filters: Iterable[Filter]) -> tuple[Filter, ...]:
+        found = dict.fromkeys(filters)
+        for one in tuple(found):
+            if isinstance(one, HasType) and one.type is not None:
+                names = (dxn for dxn, name in self._names.items() if one.type in (name, name.rpartition(":")[0]))
+                found |= dict.fromkeys(map(HasType, names))
+        return tuple(found)
 
     def use(self, schema: StoredSchema) -> None:
         """An object of this type was made."""

@@ -15,6 +15,8 @@ from dxos.client.migration import migration
 from dxos.client.types import Object, Ref, Relation, field
 from dxos.echo.schema import SCHEMA_TYPE, StoredSchema
 from dxos.errors import InvalidKeyError, InvalidValueError, ObjectNotFoundError, StorageFullError, UsageError
+from dxos.services.contract import ConnectionState
+from dxos.testing.peers import join, simulated_clients, until
 from dxos.testing.services import FakeServices
 
 pytestmark = pytest.mark.anyio
@@ -300,3 +302,55 @@ async def test_a_migration_that_is_refused_leaves_the_object_as_it_was() -> None
             await space.db.run_migrations(wrong)
         assert isinstance(milk, Task)
         assert milk.to_dict()["title"] == "Milk"
+
+
+async def test_an_object_whose_type_is_a_stored_schema_is_of_the_type_that_it_says() -> None:
+    async with open_space(Task) as (fake, _, space):
+        updates: list[QueryUpdate[Task]] = []
+        space.db.query(Task, done=False).subscribe(updates.append)
+        await anyio.wait_all_tasks_blocked()
+        keeper, shop_id, cook_id = EchoObject(type=SCHEMA_TYPE), EchoObject().id, EchoObject().id
+        by_schema = f"dxn:echo:@:{keeper.id}"
+        fake.change(space.id, shop_id, {"title": "Shop", "done": False}, type=by_schema)
+        await anyio.wait_all_tasks_blocked()
+        assert await space.db.query(Task).run() == []
+        fake.change(space.id, keeper.id, Task.stored_schema().to_data(keeper.id), type=SCHEMA_TYPE)
+        fake.change(space.id, cook_id, {"title": "Cook", "done": False}, type=by_schema)
+        await anyio.wait_all_tasks_blocked()
+        assert [one.title for one in updates[-1].objects] == ["Shop", "Cook"]
+        assert all(isinstance(one, Task) for one in updates[-1].objects)
+        assert await space.db.query(Task).count() == 2
+        own = space.db.add(Task(title="Eat"))
+        await space.db.flush()
+        assert len(await schemas(space)) == 1
+        assert {one.id for one in await space.db.query(Task).run()} == {shop_id, cook_id, own.id}
+        updates[-1].objects[0].done = True
+        await space.db.flush()
+        assert [one.title for one in updates[-1].objects] == ["Cook", "Eat"]
+
+
+async def test_peers_that_migrate_at_once_agree_and_keep_each_others_edits() -> None:
+    async with simulated_clients(2) as (alice, bob):
+        for client in (alice, bob):
+            client.add_schema(Task, TaskV2)
+        ours = await alice.create_space(name="ours")
+        milk = ours.db.add(Task(title="Milk", tags=["dairy"]))
+        theirs = await join(ours, bob)
+        arrived: list[QueryUpdate[Task]] = []
+        theirs.db.query(Task).subscribe(arrived.append)
+        await until(lambda: bool(arrived and arrived[-1].objects))
+        await bob.mesh.update_config(ConnectionState.OFFLINE)
+        assert await ours.db.run_migrations(rename_title) == 1
+        assert await theirs.db.run_migrations(rename_title) == 1
+        assert isinstance(milk, TaskV2)
+        milk.splice("name", 4, 0, "!")
+        milk.tags.append("cold")
+        same = await theirs.db.query(TaskV2).first()
+        assert same is not None
+        same.done = True
+        await ours.db.flush()
+        await theirs.db.flush()
+        await bob.mesh.update_config(ConnectionState.ONLINE)
+        await until(lambda: milk.done and same.name == "MILK!")
+        assert milk.to_dict() == same.to_dict() == {"name": "MILK!", "done": True, "tags": ["dairy", "cold"]}
+        assert await theirs.db.run_migrations(rename_title) == 0
