@@ -50,8 +50,9 @@ async def doctor(
 
         def tell(progress: Progress) -> None:
             if session.output.is_terminal and not session.output.json:
-                of = "" if progress.total is None else f" {progress.done} of {progress.total}"
-                say(f"Checking {progress.stage}{of} …")
+                total = progress.total
+                of = "" if total is None else f" {progress.done} of {total}"
+                say(f"Checking {progress.stage}{of} …", progress.done / total if total else None)
 
         report = await examine_folder(root, repair=repair, progress=tell)
     session.output.result(

@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, TextIO, final
+from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO, final
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -24,6 +24,7 @@ Render = Callable[[Any], "RenderableType"]
 _CONTROLS: Final = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _CONTROLS_AND_BREAKS: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _WIDTH_WITHOUT_TERMINAL: Final = 10_000
+_BAR_CHARS: Final = 30
 
 
 def visible(text: str, *, lines: bool = False) -> str:
@@ -39,6 +40,12 @@ def visible(text: str, *, lines: bool = False) -> str:
 def as_json(document: Any, *, indent: int | None = None) -> str:
     """A document as JSON text whose characters are all visible."""
     return visible(json.dumps(document, ensure_ascii=False, indent=indent), lines=True)
+
+
+class Say(Protocol):
+    """Says what is being waited for, and how much of it is done, from 0 to 1, where that is known."""
+
+    def __call__(self, sentence: str, fraction: float | None = None) -> None: ...
 
 
 @final
@@ -80,25 +87,23 @@ class Output:
         self._stderr.flush()
 
     @contextmanager
-    def progress(self) -> Iterator[Callable[[str], None]]:
+    def progress(self) -> Iterator[Say]:
         """A line that says what is being waited for: renewed in place on a terminal, else a line for each change."""
         if self.json or not self.is_terminal:
             said: list[str] = []
 
-            def say_change(sentence: str) -> None:
+            def say_change(sentence: str, fraction: float | None = None) -> None:
                 if said != [sentence]:
                     said[:] = [sentence]
                     self.say(sentence)
 
             yield say_change
             return
-        from rich.text import Text
-
         console = self._console(self._stderr)
         with console.status("") as status:
             self._status = status
             try:
-                yield lambda sentence: status.update(Text(visible(sentence)))
+                yield lambda sentence, fraction=None: status.update(_progress_line(sentence, fraction))
             finally:
                 self._status = None
 
@@ -141,6 +146,20 @@ class Output:
         # Tables must not be cut to a terminal's width where there is none.
         width = None if file.isatty() else _WIDTH_WITHOUT_TERMINAL
         return Console(file=file, width=width, highlight=False, markup=False, emoji=False, soft_wrap=width is not None)
+
+
+def _progress_line(sentence: str, fraction: float | None) -> RenderableType:
+    from rich.text import Text
+
+    text = Text(visible(sentence))
+    if fraction is None:
+        return text
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+
+    line = Table.grid(padding=(0, 1))
+    line.add_row(ProgressBar(total=1.0, completed=fraction, width=_BAR_CHARS), text)
+    return line
 
 
 def fields(labels: Mapping[str, str]) -> Render:

@@ -1,7 +1,16 @@
 import io
 import json
 
+import pytest
+
 from dxos.cli.output import Output, as_json, cell, fields, line, plural, pretty, rows, visible
+
+
+class Terminal(io.StringIO):
+    """Somebody looks at it."""
+
+    def isatty(self) -> bool:
+        return True
 
 
 def printed(output: Output) -> str:
@@ -106,6 +115,16 @@ def test_progress_without_a_terminal_is_a_line_for_each_change() -> None:
         for sentence in ("Waiting …", "Waiting …", "Nearly.", "Waiting …"):
             progress(sentence)
     assert said(one).splitlines() == ["Waiting …", "Nearly.", "Waiting …"]
+
+
+def test_progress_on_a_terminal_is_a_bar_where_it_is_known_how_much_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    terminal = Terminal()
+    with Output(stdout=io.StringIO(), stderr=terminal).progress() as progress:
+        progress("Importing: 1 of 4 \x1b …", 0.25)
+    shown = terminal.getvalue()
+    assert "━" in shown
+    assert "Importing: 1 of 4 \\u001b …" in shown
 
 
 def test_values_fit_on_one_line() -> None:
