@@ -121,6 +121,7 @@ class Database:
             create_private_file(path)
         try:
             self._connection = self._connect()
+            self._check_version(len(migrations))
             self._prepare(unclean=unclean)
             self._migrate(migrations)
         except _ERRORS as error:
@@ -147,6 +148,16 @@ class Database:
         connection.execute("PRAGMA synchronous = NORMAL")
         return connection
 
+    def _check_version(self, newest: int) -> None:
+        """Refuse a file of a newer version, before anything that might change it."""
+        version = _number(self._open_connection().execute("PRAGMA user_version"))
+        if version > newest:
+            raise ProfileVersionError(
+                "This profile was written by a newer version of dxos; upgrade this one.",
+                profile_version=version,
+                own_version=newest,
+            )
+
     def _prepare(self, *, unclean: bool) -> None:
         execute = self._open_connection().execute
         execute(f"PRAGMA page_size = {PAGE_BYTES}")
@@ -156,7 +167,8 @@ class Database:
         )
         if tables and application != APPLICATION_ID:
             raise CorruptionError("The database file belongs to another program; choose another folder.")
-        execute("PRAGMA auto_vacuum = INCREMENTAL")  # Counts for a file without tables; others stay as they are.
+        if not tables:
+            execute("PRAGMA auto_vacuum = INCREMENTAL")  # Counts for a file without tables only.
         execute("PRAGMA journal_mode = WAL")
         execute("PRAGMA foreign_keys = ON")
         execute(f"PRAGMA wal_autocheckpoint = {WAL_BYTES_MAX // PAGE_BYTES}")
@@ -173,12 +185,6 @@ class Database:
         execute = self._open_connection().execute
         newest = len(migrations)
         version = _number(execute("PRAGMA user_version"))
-        if version > newest:
-            raise ProfileVersionError(
-                "This profile was written by a newer version of dxos; upgrade this one.",
-                profile_version=version,
-                own_version=newest,
-            )
         is_new = version == 0
         while version < newest:
             if not is_new:
