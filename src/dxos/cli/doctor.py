@@ -72,7 +72,7 @@ async def doctor(
     if report.unresolved_count:
         repairable = any(one.outcome is Outcome.REPAIRABLE for one in report.findings)
         hint = "; mend what can be mended: dx doctor --repair" if repairable else ""
-        raise CorruptionError(f"{plural(report.unresolved_count, 'problem')} left{hint}")
+        raise CorruptionError(f"{plural(report.unresolved_count, 'problem')} left{hint}.")
 
 
 def _render(document: dict[str, Any]) -> RenderableType:

@@ -55,7 +55,7 @@ class Finding:
     """One thing that is not as it should be."""
 
     code: str  # Stable, such as "row.differs".
-    message: str  # A sentence for people, without its full stop.
+    message: str  # A sentence for people.
     outcome: Outcome
     detail: dict[str, str | int] = field(default_factory=dict)  # The ids of what it is about.
 
@@ -106,11 +106,11 @@ async def examine_folder(
     try:
         profile = Profile.open(path)
     except CorruptionError as error:
-        reason = error.detail.get("reason", error)
+        reason = str(error.detail.get("reason", error)).rstrip(".")
         if not repair:
             notes.add("file.damaged", f"the database file does not open ({reason})", Outcome.REPAIRABLE)
             return notes.report()
-        _salvage(path, notes, str(reason))
+        _salvage(path, notes, reason)
         profile = Profile.open(path)
     try:
         progress(Progress("file", 0, None))
@@ -191,7 +191,8 @@ class _Notes:
         self._count += 1
         self._unresolved += outcome is not Outcome.REPAIRED
         if len(self._findings) < DOCTOR_FINDINGS_MAX:
-            self._findings.append(Finding(code, message, outcome, detail))
+            sentence = f"{message[0].upper()}{message[1:]}."
+            self._findings.append(Finding(code, sentence, outcome, detail))
 
     def mended(self, code: str, message: str, **detail: str | int) -> None:
         """Note what is repaired if anything is to be."""
@@ -469,9 +470,10 @@ class _SpaceExamination:
     def _set_aside(self, entry: DocumentEntry, reason: str) -> None:
         if self._notes.repair and entry.quarantine is None:
             self._profile.documents.quarantine(entry.document_id, reason)
+        why = (entry.quarantine or reason).rstrip(".")
         self._notes.add(
             "document.quarantined" if entry.quarantine is not None else "document.damaged",
-            f"a document is damaged ({entry.quarantine or reason}); a peer's copy takes its place when there is one",
+            f"a document is damaged ({why}); a peer's copy takes its place when there is one",
             Outcome.SET_ASIDE if self._notes.repair or entry.quarantine is not None else Outcome.REPAIRABLE,
             document_id=entry.document_id,
             space_id=self._space,

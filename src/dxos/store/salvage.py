@@ -109,7 +109,7 @@ def _columns(damaged: sqlite3.Connection, database: Database, table: str) -> dic
         present = []
     if not present and table in _IRREPLACEABLE:
         raise CorruptionError(
-            f"the table {table} of the database cannot be found; restore the profile from a backup", table=table
+            f"A table of the database cannot be found ({table}); restore the profile from a backup.", table=table
         )
     if len(present) == len(wanted):
         return dict(zip(present, wanted, strict=True))  # A name may be what is damaged.
