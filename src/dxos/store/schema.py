@@ -133,7 +133,8 @@ _VERSION_2: Final[Migration] = (
             DELETE FROM object_references WHERE object = old.number;
         END""",
     """INSERT OR IGNORE INTO object_references
-        SELECT objects.number, atom FROM objects, json_tree(objects.data)
+        SELECT objects.number, atom
+        FROM objects, json_tree(CASE WHEN json_valid(objects.data) THEN objects.data ELSE 'null' END)
         WHERE instr(objects.data, '{"/":"') > 0 AND key = '/' AND json_tree.type = 'text'""",
     "CREATE INDEX objects_by_source ON objects (source) WHERE source IS NOT NULL",
     "CREATE INDEX objects_by_target ON objects (target) WHERE target IS NOT NULL",

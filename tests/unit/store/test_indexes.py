@@ -10,6 +10,7 @@ from dxos.store.conditions import And, Compare, Equals, Matches, Order, Refers, 
 from dxos.store.database import Database
 from dxos.store.documents import DocumentStore
 from dxos.store.objects import ObjectRecord, ObjectStore
+from dxos.store.schema import MIGRATIONS
 
 SPACE = "space"
 
@@ -86,6 +87,19 @@ def test_references_follow_changes_and_removal() -> None:
     store.remove(SPACE, ["00002"])
     assert store.select(SPACE, wanted) == []
     assert database.rows("SELECT * FROM object_references") == []
+
+
+def test_references_of_a_profile_from_before_are_known(tmp_path: Path) -> None:
+    database = Database(tmp_path / "db", migrations=MIGRATIONS[:1])
+    insert = (
+        "INSERT INTO objects (space, id, document, kind, deleted, version, check_sum, meta, data)"
+        " VALUES (1, ?, 1, 'object', 0, 1, 0, '{}', ?)"
+    )
+    database.run(insert, ("00001", '{"one":[{"/":"dxn:echo:@:A"}]}'))
+    database.run(insert, ("00002", '{"one":{"/":"damaged'))
+    database.close()
+    migrated = Database(tmp_path / "db")
+    assert migrated.rows("SELECT object, target FROM object_references") == [(1, "dxn:echo:@:A")]
 
 
 def test_a_damaged_row_can_be_replaced_although_it_is_indexed() -> None:
