@@ -292,7 +292,7 @@ def become(target: EchoObject, kind: type[EchoObject]) -> None:
         return
     object.__setattr__(target, "__class__", kind)  # Past the one of typed objects, which sets fields.
     core = core_of(target)
-    for node in list(core.nodes.values()):
+    for node in core.held_nodes():
         if isinstance(node, Node):
             shape: Shape | None = kind._shape
             for step in node.find() or ():

@@ -42,6 +42,8 @@ _SHOWN_CHARS: Final = 40
 class ValueShape(ABC):
     """What every shape does unless it says otherwise: nothing is below it."""
 
+    immediate = False  # Whether a stored value that is no list or map is shown as it is.
+
     def part(self, step: str | int) -> Shape | None:
         return ANYTHING
 
@@ -96,6 +98,7 @@ class Scalar(ValueShape):
         if not _is_scalar(self._schema):
             raise UsageError(f"{annotation}: values of this type cannot be stored.")
         self._decodes = not _is_plain(annotation)
+        self.immediate = not self._decodes
 
     def show(self, node: Node, value: Any) -> Any:
         if self._decodes and not isinstance(value, dict | list):

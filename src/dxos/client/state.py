@@ -162,6 +162,10 @@ class Core:
             self._nodes = WeakValueDictionary()
         return self._nodes
 
+    def held_nodes(self) -> list[Place]:
+        """The maps and lists inside that somebody holds."""
+        return [] if self._nodes is None else list(self._nodes.values())
+
     @property
     def changed(self) -> Signal[EchoObject]:
         """Told after each change."""

@@ -91,7 +91,15 @@ class _Attribute:
     def __get__(self, holder: _Fielded | None, owner: type[_Fielded]) -> Any:
         if holder is None:
             return self
-        return _shape(owner).by_name[self._name].read(holder.root_map())
+        found = _shape(owner).by_name[self._name]
+        if found.shape.immediate and isinstance(holder, EchoObject):
+            # Most reads are of single values, and need no live map.
+            core = core_of(holder)
+            core.check_loaded()
+            value = core.data.get(found.key, MISSING)
+            if value is not MISSING and not isinstance(value, dict | list):
+                return value
+        return found.read(holder.root_map())
 
     def __set__(self, holder: _Fielded, value: Any) -> None:
         holder.root_map()[_shape(type(holder)).by_name[self._name].key] = value
