@@ -108,7 +108,7 @@ class Client:
 
     @property
     def progress(self) -> MulticastObservable[tuple[Activity, ...]]:
-        """What takes long and is under way: many objects added, exports, imports; empty most of the time."""
+        """What takes long and is under way: many objects added, exports, imports, backups; empty most of the time."""
         return self._activities
 
     @property
@@ -187,7 +187,8 @@ class Client:
         """
         runtime = self._require()
         await runtime.flush()
-        return await runtime.services.system.back_up(os.fspath(path), passphrase, progress or _ignore)
+        with self._activities.begin("back_up", None, progress) as tell:
+            return await runtime.services.system.back_up(os.fspath(path), passphrase, tell)
 
     async def restore(
         self, path: str | os.PathLike[str], passphrase: str, *, progress: Next[Progress] | None = None
@@ -215,7 +216,8 @@ class Client:
         # Not at the top: a client of a worker does not pay for the host.
         from dxos.services.backup import restore_profile
 
-        await restore_profile(Path(path), folder, passphrase, progress or _ignore)
+        with self._activities.begin("restore", None, progress) as tell:
+            await restore_profile(Path(path), folder, passphrase, tell)
 
     async def __aenter__(self) -> Self:
         await self.initialize()
@@ -406,10 +408,6 @@ class Client:
         if runtime is not None:
             runtime.end(self._error)
         self._status._next(None)
-
-
-def _ignore(_: Progress) -> None:
-    """Nobody wants to know."""
 
 
 class _Runtime:

@@ -10,7 +10,7 @@ from typing import Literal, final
 from dxos.client.observable import Source
 from dxos.services.contract import Next, Progress
 
-ActivityKind = Literal["add", "export", "import"]
+ActivityKind = Literal["add", "export", "import", "back_up", "restore"]
 
 
 @final
@@ -19,7 +19,7 @@ class Activity:
     """One piece of work that is under way."""
 
     kind: ActivityKind
-    space_id: str | None  # None while there is no space yet: an archive becomes one at the end.
+    space_id: str | None  # None for work on a whole profile, and for an archive, which becomes a space at the end.
     progress: Progress
 
 
