@@ -28,6 +28,7 @@ from dxos.spaces.doctor import examine_folder
 
 LIVES = 4
 LIFE_S_MAX = 30.0
+EPOCH_GROUPS = 15  # After so many there is a new epoch.
 _WORDS = ("milk", "", "crème", "日本", "a\x00b", "🥕" * 3, "x" * 300)
 
 Content = dict[int, dict[str, Any]]
@@ -129,6 +130,8 @@ async def live(folder: Path, seed: int, done: int) -> None:
                     _apply(objects[number], what, place, value)
             await space.db.flush()
             print(workload.done, flush=True)
+            if not workload.done % EPOCH_GROUPS:
+                await space.create_epoch()
 
 
 async def _objects(space: Space) -> dict[int, EchoObject]:

@@ -253,6 +253,21 @@ async def test_a_guest_whose_records_of_a_space_are_damaged_has_them_from_the_ot
         assert (await examine_folder(bob_path.parent)).findings == ()
 
 
+async def test_a_space_whose_epoch_changed_has_no_findings(tmp_path: Path) -> None:
+    async with simulated_hosts("alice", "bob", folder=tmp_path) as (alice, bob):
+        space = await alice.create_space(name="Groceries")
+        items = [alice.add(space, title=title) for title in ("Milk", "Rice", "Tea")]
+        joined = await bob.join(alice, space)
+        await until(lambda: bob.data(joined, items[2]) is not None)
+        alice.edit(space, items[0], SetDeleted(True))
+        space.create_epoch()
+        late = bob.add(joined, title="Salt")
+        await until(lambda: alice.data(space, late) is not None and joined.root_id == space.root_id)
+        for host in (alice, bob):
+            await host.stop()
+            assert (await examine_folder(tmp_path / host.name)).findings == ()
+
+
 FLIPS = int(os.environ.get("DXOS_FLIPS", "25"))
 
 
