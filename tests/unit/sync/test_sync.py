@@ -1,6 +1,7 @@
 import gc
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -248,3 +249,36 @@ async def test_it_works_where_an_event_loop_runs_already() -> None:
     with Client(services=FakeServices()) as client:
         client.halo.create_identity("Alice")
         assert client.create_space(name="Groceries").name == "Groceries"
+
+
+@pytest.mark.slow
+def test_a_backup_tells_how_far_it_is(tmp_path: Path) -> None:
+    def settings(name: str) -> dict[str, Any]:
+        storage = {"persistent": True, "dataRoot": str(tmp_path / name)}
+        return {"runtime": {"client": {"storage": storage}}}
+
+    seen: list[Any] = []
+    ended = threading.Event()
+
+    def look(activities: Any) -> None:
+        seen.extend((one.kind, one.progress.fraction) for one in activities)
+        if seen and not activities:
+            ended.set()
+
+    with Client(settings("before")) as client:
+        client.halo.create_identity("Alice")
+        client.create_space(name="Groceries")
+        client.progress.subscribe(look)
+        client.back_up(tmp_path / "file", "a long passphrase")
+        assert ended.wait(WAIT_S)
+        assert seen[-1] == ("back_up", 1.0)
+    seen.clear()
+    ended.clear()
+    other: Any = Client(settings("after"))
+    other.progress.subscribe(look)
+    other.restore(tmp_path / "file", "a long passphrase")
+    assert ended.wait(WAIT_S)
+    assert seen[-1] == ("restore", 1.0)
+    with other:
+        (space,) = other.spaces
+        assert space.wait_until_ready(WAIT_S).name == "Groceries"
