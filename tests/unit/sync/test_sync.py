@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from dxos import Client as AsyncClient
-from dxos import EchoObject, SpaceState
+from dxos import EchoObject, F, Object, Ref, SpaceState
 from dxos.errors import (
     ClosedError,
     DeadlineError,
@@ -22,6 +22,20 @@ from dxos.sync import Client
 from dxos.testing.services import FakeServices
 
 WAIT_S = 10
+
+
+class Person(Object, typename="example.com/type/Person", version="0.1.0"):
+    name: str
+
+
+class Task(Object, typename="example.com/type/Task", version="0.1.0"):
+    title: str
+    done: bool = False
+    assignee: Ref[Person] | None = None
+
+    def finish(self) -> None:
+        """Methods run where the object lives."""
+        self.done = True
 
 
 @pytest.fixture
@@ -97,6 +111,20 @@ def test_objects_made_by_the_script_can_be_added_and_referred_to(space: Any) -> 
     space.db.add(raw)
     with pytest.raises(UsageError, match=r"what `db\.add` returned"):
         raw.title = "Changed"
+
+
+def test_classes_and_their_fields_are_there_too(client: Any, space: Any) -> None:
+    client.add_schema(Task, Person)
+    bob = space.db.add(Person(name="Bob"))
+    task = space.db.add(Task(title="Shop", assignee=bob))
+    task.finish()
+    space.db.flush()
+    assert isinstance(task, Task)
+    assert task.assignee.target is bob
+    assert space.db.query(Task, done=True).run() == client.query(Task).run() == [task]
+    assert space.db.query(F.assignee == bob).first() is task
+    with pytest.raises(InvalidValueError, match=r"Task\.done"):
+        task.done = "no"
 
 
 def test_for_is_async_for(space: Any) -> None:
