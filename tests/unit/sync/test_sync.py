@@ -116,10 +116,11 @@ def test_objects_made_by_the_script_can_be_added_and_referred_to(space: Any) -> 
 def test_classes_and_their_fields_are_there_too(client: Any, space: Any) -> None:
     client.add_schema(Task, Person)
     bob = space.db.add(Person(name="Bob"))
-    task: Any = space.db.add(Task(title="Shop", assignee=bob))
+    task = space.db.add(Task(title="Shop", assignee=bob))
     task.finish()
     space.db.flush()
     assert isinstance(task, Task)
+    assert task.assignee is not None
     assert task.assignee.target is bob
     assert space.db.query(Task, done=True).run() == client.query(Task).run() == [task]
     assert space.db.query(F.assignee == bob).first() is task
