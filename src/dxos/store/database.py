@@ -58,6 +58,8 @@ _UNREADABLE = {
 }
 # What SQLite and its Python module say, without a code of its own, of text or JSON that is not what was written.
 _DAMAGED_VALUES = ("malformed JSON", "Could not decode to UTF-8", "user-defined function raised exception")
+# What our statements name is in our schema, so it is the schema that is damaged.
+_DAMAGED_SCHEMA = ("no such column", "no such table", "no such index")
 # Python's module cannot even read a message of SQLite's that quotes a damaged schema.
 _ERRORS = (sqlite3.Error, UnicodeDecodeError)
 _LOCKED = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
@@ -70,6 +72,8 @@ def map_sqlite_error(error: sqlite3.Error | UnicodeDecodeError) -> StorageError 
     extended = getattr(error, "sqlite_errorcode", None)
     if str(error).startswith(_DAMAGED_VALUES):
         return CorruptionError("A row is damaged on disk; restore a backup or join the space again.")
+    if str(error).startswith(_DAMAGED_SCHEMA):
+        return CorruptionError("The database file is damaged; restore a backup or join the spaces again.")
     if extended is None:
         if isinstance(error, sqlite3.ProgrammingError) and "closed" in str(error):
             return ClosedError("The profile was closed.")

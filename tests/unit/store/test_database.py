@@ -112,7 +112,7 @@ def test_migrations_run_in_order_each_after_a_backup_and_the_last_backups_stay(
 def test_a_migration_that_fails_leaves_the_old_version(database: Database, tmp_path: Path) -> None:
     put(database, "milk")
     database.close()
-    bad = ("CREATE TABLE more (name TEXT)", "INSERT INTO nowhere VALUES (1)")
+    bad = ("CREATE TABLE more (name TEXT)", "INSERT INTO more VALUES (1, 2)")
     with pytest.raises(AssertionError):
         Database(tmp_path / "d.sqlite", migrations=[*FIRST, bad])
     database = Database(tmp_path / "d.sqlite", migrations=FIRST)
