@@ -2,6 +2,7 @@
 
 import './stdout.mjs';
 
+import { register } from 'node:module';
 import fs from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
@@ -11,6 +12,8 @@ import { Filter, QueryOptions, getObjectCore } from '@dxos/client/echo';
 import { MemorySignalManager, MemorySignalManagerContext, WebsocketSignalManager } from '@dxos/messaging';
 import { MemoryTransportFactory } from '@dxos/network-manager';
 import { TcpTransportFactory } from '@dxos/network-manager/transport/tcp';
+
+register('./resolve.mjs', import.meta.url);
 
 /** Milliseconds of the machine's monotonic clock: comparable between processes, Python's time.monotonic() included. */
 export const monotonicMs = () => Number(process.hrtime.bigint()) / 1e6;

@@ -10,14 +10,17 @@ import { printLine } from './stdout.mjs';
 
 import { closeClient, isProperties, listObjects, monotonicMs, openClient, plainObject, queryAll } from './client.mjs';
 
+import fs from 'node:fs/promises';
+import path from 'node:path';
 import readline from 'node:readline';
 import { isDeepStrictEqual, parseArgs } from 'node:util';
 
 import { PublicKey } from '@dxos/client';
-import { Expando, Filter, HaloSpaceMember, SpaceMember, SpaceState, getObjectCore, live, updateText } from '@dxos/client/echo';
+import { Expando, Filter, HaloSpaceMember, SpaceMember, SpaceState, getObjectCore, importSpace, live, updateText } from '@dxos/client/echo';
 import { CreateEpochRequest, Device, DeviceKind, DeviceType } from '@dxos/client/halo';
 import { Invitation, InvitationEncoder } from '@dxos/client/invitations';
 import { ConnectionState } from '@dxos/client/mesh';
+import { Serializer } from '@dxos/echo-db';
 import { EchoObject, Ref, toEffectSchema } from '@dxos/echo-schema';
 import { Schema } from 'effect';
 
@@ -675,6 +678,30 @@ const commands = {
 
   flush: async (command) => {
     await spaceOf(command).db.flush();
+    return {};
+  },
+
+  exportArchive: async (command) => {
+    required(command, 'path');
+    const { filename, contents } = await spaceOf(command).internal.export();
+    await fs.writeFile(command.path, contents);
+    return { filename, bytes: contents.length };
+  },
+
+  importArchive: async (command) => {
+    required(command, 'path');
+    const { timeoutMs = 30_000 } = command;
+    const contents = new Uint8Array(await fs.readFile(command.path));
+    const space = await client.spaces.import({ filename: path.basename(command.path), contents });
+    await withTimeout(space.waitUntilReady(), timeoutMs, 'the imported space to be ready');
+    return spaceFields(space);
+  },
+
+  exportJson: async (command) => ({ data: await new Serializer().export(spaceOf(command).db) }),
+
+  importJson: async (command) => {
+    required(command, 'data');
+    await importSpace(spaceOf(command).db, command.data);
     return {};
   },
 

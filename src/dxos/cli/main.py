@@ -8,7 +8,7 @@ from typing import Final
 
 import typer
 
-from dxos.cli import doctor, identity, signal, space
+from dxos.cli import backup, doctor, identity, signal, space, transfer
 from dxos.cli import object as objects
 from dxos.cli.command import command, take_common
 from dxos.cli.output import Output, line
@@ -26,9 +26,11 @@ app: Final = typer.Typer(
 app.callback()(take_common)
 app.add_typer(signal.app, name="signal")
 app.add_typer(identity.app, name="identity")
+transfer.register(space.app)
 app.add_typer(space.app, name="space")
 app.add_typer(objects.app, name="object")
 doctor.register(app)
+backup.register(app)
 
 
 @command(app, "version")

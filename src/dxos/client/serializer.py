@@ -118,17 +118,33 @@ class Serializer:
         return write_table(rows)
 
     async def deserialize_table(
-        self, data: bytes, into: Space, type: str | None, *, progress: Next[Progress] | None = None
-    ) -> int:
-        """Add the lines of a CSV table to a space, as objects of one type; how many.
+        self,
+        data: bytes,
+        type: str | None,
+        *,
+        into: Space | None = None,
+        name: str | None = None,
+        progress: Next[Progress] | None = None,
+    ) -> Space:
+        """Make a space with the lines of a CSV table, as objects of one type.
+
+        Args:
+            data: What `serialize_table`, or any other program, has written; UTF-8, the first line names the columns.
+            type: `dxn:type:<name>:<version>`; None: no type.
+            into: A space to add them to instead.
+            name: Of the new space.
+            progress: Called with how many objects are done, and of how many.
 
         Raises:
             InvalidValueError: Not such a table, or an object that the space has already; nothing was added.
         """
         rows = read_table(data, type)
-        await self._refuse_present(into, rows)
+        if into is None:
+            into = await self._maker.create_space({} if name is None else {"name": name})
+        else:
+            await self._refuse_present(into, rows)
         await self._add(into, rows, progress)
-        return len(rows)
+        return into
 
     # --- Rows -----------------------------------------------------------------------------------------------------
 

@@ -63,7 +63,7 @@ def read_table(data: bytes, type: str | None) -> list[ObjectRow]:
     if not lines or not any(lines[0]):
         raise InvalidValueError("This table has no line that names its columns.")
     names = [_name(cell) for cell in lines[0]]
-    if len(set(names)) != len(names) or "" in names:
+    if len(set(names)) != len(names) or "" in lines[0]:
         raise InvalidValueError("Two columns of this table have the same name, or one has none.")
     rows = [_row(number, names, line, type) for number, line in enumerate(lines[1:], start=2) if line]
     if len({row.object_id for row in rows}) != len(rows):

@@ -102,6 +102,8 @@ def adopt(document: Document, space_key: PublicKey) -> None:
     Raises:
         InvalidValueError: It is no document of a space.
     """
+    if space_key_of(document) is None:
+        raise InvalidValueError("The document is of no space.")
     with document.edit() as edit:
         edit.put_fixed_text(_map_of(edit, "access"), "spaceKey", space_key.hex)
 

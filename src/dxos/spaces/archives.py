@@ -19,7 +19,7 @@ from dxos.echo.archive import ArchiveMetadata, ArchiveWriter
 from dxos.echo.document import Document, Heads
 from dxos.echo.layout import PROPERTIES_TYPE, ObjectStructure
 from dxos.echo.rows import ObjectRow
-from dxos.errors import CorruptionError, InvalidValueError
+from dxos.errors import CorruptionError
 from dxos.keys import PublicKey
 from dxos.keys.ids import space_id
 from dxos.limits import IMPORT_DOCUMENTS_BATCH
@@ -123,7 +123,7 @@ class ArchiveImport:
             batch = []
             for document_id in wanted[start : start + IMPORT_DOCUMENTS_BATCH]:
                 document = Document.load_untrusted(untrusted[document_id])
-                self._adopt(document)
+                layout.adopt(document, self._key)
                 rows = [one for one in layout.materialize(document) if one.object_id in owners[document_id]]
                 batch.append((ids[document_id], document, rows))
                 await anyio.lowlevel.checkpoint()
@@ -136,17 +136,11 @@ class ArchiveImport:
         self._profile.documents.delete_all(self._space)
 
     def _finish_root(self, root: Document) -> None:
-        self._adopt(root)
+        layout.adopt(root, self._key)
         name = PROPERTIES_TYPE.rpartition(":")[0]
         if not any(row.type is not None and row.type.startswith(f"{name}:") for row in layout.materialize(root)):
             # Without it the space could never get a name.
             layout.add_inline_object(root, self._new_object_id(), ObjectStructure(type=PROPERTIES_TYPE))
-
-    def _adopt(self, document: Document) -> None:
-        try:
-            layout.adopt(document, self._key)
-        except InvalidValueError as error:
-            raise InvalidValueError("The archive has a document that is of no space.") from error
 
     def _write(self, batch: list[tuple[str, Document, list[ObjectRow]]]) -> None:
         stored: list[tuple[str, list[bytes], Heads]] = [

@@ -148,7 +148,7 @@ class Spaces:
                 copy.undo()
                 for key in (record.space_key, record.control_feed_key, record.data_feed_key):
                     self._forget_key(key)
-            if isinstance(error, PeerError):  # No peer's fault here.
+            if isinstance(error, PeerError | InvalidValueError):  # No peer's fault here.
                 raise InvalidValueError(f"This archive cannot be imported: {error}", **error.detail) from error
             raise
 
