@@ -30,7 +30,8 @@ _NUMBER_CHARS_MAX: Final = 15  # What is longer, such as an account's number, is
 def write_table(rows: Iterable[ObjectRow]) -> bytes:
     """The table of some objects; columns stand in the order in which they are first met."""
     kept = list(rows)
-    names = list(dict.fromkeys(name for row in kept for name in row.data))
+    # No property is called `id` here; what a peer called so would be taken for the object's own.
+    names = list(dict.fromkeys(name for row in kept for name in row.data if name != ID))
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer, lineterminator="\r\n")
     writer.writerow([ID, *map(_text, names)])
