@@ -50,6 +50,11 @@ class Log:
         """Blocks stored here from 0 on without a gap."""
         return self._contiguous
 
+    def refresh(self) -> None:
+        """Look at the storage again: a transaction around an `append` has been undone."""
+        self._contiguous, self._length = self._storage.lengths()
+        self._roots = self._verified = None
+
     def has(self, index: int) -> bool:
         """Tell whether a block is stored here."""
         return 0 <= index < self._contiguous or (index < self._length and index >= 0 and self._storage.has(index))

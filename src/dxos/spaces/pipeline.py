@@ -88,14 +88,10 @@ class ControlPipeline:
         self.appended.emit((log, index))
 
     def reload(self) -> None:
-        """Read all again from the disk: a transaction in which something was written here has been undone.
-
-        Only for a pipeline without connections: streams go on with the logs of before.
-        """
-        known, self.feeds = tuple(self.feeds), {}
+        """Read all again from the disk: a transaction in which something was written here has been undone."""
+        for log in self.feeds.values():
+            log.refresh()
         self.state, self.timeframe = SpaceState(self.state.space_key), Timeframe()
-        for key in known:
-            self._add_feed(key)
         self.advance()
 
     def advance(self) -> None:

@@ -266,22 +266,27 @@ class Space:
                 "This device cannot write to the space's records until another member has been online with it.",
                 space_id=self.id,
             )
-        made = self.epochs.begin(root_id)
+        documents, made = self._context.documents, ""
         try:
-            self.pipeline.write(
-                self._issuer.epoch(
-                    self.key,
-                    number=last.number + 1,
-                    automerge_root=f"automerge:{made}",
-                    now_ms=self._context.now_ms(),
-                    previous_id=last.id,
-                    timeframe=last.timeframe,
+            # Whoever dies half-way has the earlier epoch, whole.
+            with self._context.profile.database.transaction():
+                made = self.epochs.begin(root_id)
+                self.pipeline.write(
+                    self._issuer.epoch(
+                        self.key,
+                        number=last.number + 1,
+                        automerge_root=f"automerge:{made}",
+                        now_ms=self._context.now_ms(),
+                        previous_id=last.id,
+                        timeframe=last.timeframe,
+                    )
                 )
-            )
+                documents.set_root(self.id, made)  # At once: what is added next is linked by the new root.
         except BaseException:
-            self._context.documents.reclaim([made])
+            documents.discard(made)
+            self.pipeline.reload()
+            documents.set_root(self.id, root_id)
             raise
-        self._context.documents.set_root(self.id, made)  # At once: what is added next is linked by the new root.
         self._context.replicator.space_changed(self.id)
         self._follow_epochs()
 
