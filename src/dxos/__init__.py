@@ -37,11 +37,12 @@ if TYPE_CHECKING:
         field,
         migration,
     )
+    from dxos.client.serializer import Serializer
     from dxos.errors import DxosError
     from dxos.halo.invitation import AuthMethod, Invitation, InvitationEncoder, InvitationKind, InvitationState
     from dxos.halo.roles import SpaceRole
     from dxos.keys import PublicKey
-    from dxos.services.contract import ConnectionState, SpaceState, SystemStatus
+    from dxos.services.contract import ConnectionState, Progress, SpaceArchive, SpaceState, SystemStatus
 else:
     # Imported when first asked for: `dx --help` must not wait for the client, nor a signalling server load it.
     _HOMES = {
@@ -69,13 +70,16 @@ else:
         "Object": "dxos.client",
         "PastObject": "dxos.client",
         "PastSpace": "dxos.client",
+        "Progress": "dxos.services.contract",
         "PublicKey": "dxos.keys",
         "Query": "dxos.client",
         "QueryUpdate": "dxos.client",
         "Ref": "dxos.client",
         "Relation": "dxos.client",
         "Revision": "dxos.client",
+        "Serializer": "dxos.client.serializer",
         "Space": "dxos.client",
+        "SpaceArchive": "dxos.services.contract",
         "SpaceRole": "dxos.halo.roles",
         "SpaceState": "dxos.services.contract",
         "Struct": "dxos.client",
@@ -122,13 +126,16 @@ __all__ = [
     "Object",
     "PastObject",
     "PastSpace",
+    "Progress",
     "PublicKey",
     "Query",
     "QueryUpdate",
     "Ref",
     "Relation",
     "Revision",
+    "Serializer",
     "Space",
+    "SpaceArchive",
     "SpaceRole",
     "SpaceState",
     "Struct",
