@@ -130,7 +130,8 @@ class Database:
             self._migrate(migrations)
         except _ERRORS as error:
             self.close()
-            raise map_sqlite_error(error) from error
+            # Its frames hold cursors, and while these live SQLite keeps the file open and locked.
+            raise map_sqlite_error(error) from error.with_traceback(None)
         except BaseException:
             self.close()
             raise
@@ -149,7 +150,11 @@ class Database:
             check_same_thread=False,  # A profile may be opened by a worker thread and used by the loop's.
             cached_statements=256,
         )
-        connection.execute("PRAGMA synchronous = NORMAL")
+        try:
+            connection.execute("PRAGMA synchronous = NORMAL")
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     def _check_version(self, newest: int) -> None:

@@ -75,7 +75,12 @@ class Profile:
             if keyring.keys() and (not database_path.exists() or database_path.stat().st_size == 0):
                 # A new, empty database would look like a new profile and hide the loss.
                 raise CorruptionError("The profile has keys but no database; restore it from a backup or reset it.")
-            return cls(folder, Database(database_path), keyring, lock)
+            database = Database(database_path)
+            try:
+                return cls(folder, database, keyring, lock)
+            except BaseException:
+                database.close()  # Its locks would keep the file from being repaired, or restored, by this process.
+                raise
         except OSError as error:
             lock.release()
             raise map_os_error(error, "open the profile") from error
