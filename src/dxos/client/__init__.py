@@ -8,7 +8,7 @@ from dxos.client.fields import F
 from dxos.client.history import PastObject, PastSpace
 from dxos.client.invitations import AuthenticatingInvitation, CancellableInvitation
 from dxos.client.live import LiveList, LiveMap
-from dxos.client.migration import Migration, migration
+from dxos.client.migrations import Migration, migration
 from dxos.client.object import EchoObject
 from dxos.client.observable import MulticastObservable
 from dxos.client.query import Hit, Query, QueryUpdate

@@ -38,7 +38,7 @@ from dxos.client.following import LiveQueries, LiveQuery
 from dxos.client.following import Spawn as Spawn
 from dxos.client.history import PastSpace
 from dxos.client.live import FOREIGN_REFERENCE, references_in
-from dxos.client.migration import Migration
+from dxos.client.migrations import Migration
 from dxos.client.object import EchoObject, become, object_of, set_deleted
 from dxos.client.progress import Activities
 from dxos.client.query import Hit, Query, QueryUpdate

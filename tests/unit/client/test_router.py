@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel
 
 from dxos.client import Client, EchoObject, QueryUpdate, Space
-from dxos.client.migration import migration
+from dxos.client.migrations import migration
 from dxos.client.types import Object, Ref, Relation, field
 from dxos.echo.schema import SCHEMA_TYPE, StoredSchema
 from dxos.errors import InvalidKeyError, InvalidValueError, ObjectNotFoundError, StorageFullError, UsageError
