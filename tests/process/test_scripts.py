@@ -31,8 +31,8 @@ print([one["title"] for one in space.db.query().to_dicts() if "title" in one])
 client.destroy()
 """
 WAIT = """
-print("ready", flush=True)
 try:
+    print("ready", flush=True)
     space.state.wait_for(lambda one: False)
 except KeyboardInterrupt:
     milk.title = "Oat milk"

@@ -266,11 +266,11 @@ class Space:
                 "This device cannot write to the space's records until another member has been online with it.",
                 space_id=self.id,
             )
-        documents, made = self._context.documents, ""
+        documents = self._context.documents
+        made = self.epochs.begin(root_id)
         try:
             # Whoever dies half-way has the earlier epoch, whole.
             with self._context.profile.database.transaction():
-                made = self.epochs.begin(root_id)
                 self.pipeline.write(
                     self._issuer.epoch(
                         self.key,
@@ -283,9 +283,9 @@ class Space:
                 )
                 documents.set_root(self.id, made)  # At once: what is added next is linked by the new root.
         except BaseException:
-            documents.discard(made)
             self.pipeline.reload()
             documents.set_root(self.id, root_id)
+            documents.reclaim([made])
             raise
         self._context.replicator.space_changed(self.id)
         self._follow_epochs()

@@ -18,7 +18,7 @@ from dxos.testing.services import FakeServices
 pytestmark = pytest.mark.anyio
 
 # Ids of objects are made by the real clock, so the host's begins there too, and goes as the event loop's.
-REAL_MS = time.time_ns() // 1_000_000 + 60_000
+REAL_MS = time.time_ns() // 1_000_000 + 86_400_000  # Ahead of it, however long the tests before took.
 
 
 def now_ms() -> int:
