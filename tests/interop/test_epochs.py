@@ -7,7 +7,7 @@ from interop.live import JavaScriptPeer, join, python, sees, until, welcome
 
 from dxos import ConnectionState
 
-# Each of these passes in most runs and fails in some: after a new epoch the JavaScript client does not always load what
+# Each of these passes in some runs and fails in others: after a new epoch the JavaScript client does not always load what
 # is added next. Whose fault it is has not been found yet, so they are run and told of, and do not fail the rest.
 pytestmark = [
     pytest.mark.anyio,
