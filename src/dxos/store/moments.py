@@ -140,9 +140,9 @@ class MomentStore:
     def thin(self, document_id: str) -> None:
         """Keep the moments of the newest MOMENTS_PER_DOCUMENT_MAX changes of a document."""
         self._database.run(
-            "DELETE FROM change_moments WHERE document = (SELECT number FROM documents WHERE id = ?1)"
+            "DELETE FROM change_moments WHERE document = (SELECT number FROM documents WHERE id = ?)"
             " AND time_ms < (SELECT time_ms FROM change_moments"
-            "  WHERE document = (SELECT number FROM documents WHERE id = ?1)"
+            "  WHERE document = (SELECT number FROM documents WHERE id = ?)"
             f"  ORDER BY time_ms DESC LIMIT 1 OFFSET {MOMENTS_PER_DOCUMENT_MAX - 1})",
-            (document_id,),
+            (document_id, document_id),
         )
