@@ -7,8 +7,8 @@ from interop.live import JavaScriptPeer, join, python, sees, until, welcome
 
 from dxos import ConnectionState
 
-# Each of these passes in some runs and fails in others: after a new epoch the JavaScript client does not always load what
-# is added next. Whose fault it is has not been found yet, so they are run and told of, and do not fail the rest.
+# Each of these passes in some runs and fails in others: after a new epoch the JavaScript client does not always load
+# what is added next. Whose fault it is has not been found yet, so they are run and told of, and do not fail the rest.
 pytestmark = [
     pytest.mark.anyio,
     pytest.mark.xfail(strict=False, reason="a JavaScript peer does not always follow what comes after an epoch"),
