@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, final
 import anyio
 
 from dxos.aio import unwrap_group
-from dxos.cli.connection import network_watched, wait_until_synced
+from dxos.cli.connection import network_watched
 from dxos.cli.output import Output, plural
 from dxos.cli.prompt import LineReader
 from dxos.cli.session import Session
@@ -17,10 +17,12 @@ from dxos.limits import INVITATION_ATTEMPTS_MAX
 if TYPE_CHECKING:
     from dxos.client.client import Client
     from dxos.client.invitations import AuthenticatingInvitation
+    from dxos.client.progress import Activity
     from dxos.client.space import Space
     from dxos.halo.invitation import Invitation
 
-_FETCH_S_MAX: Final = 60.0
+_FETCHING: Final = "Fetching the space's content"
+_FETCH_S_MAX: Final = 60.0  # Since something last came.
 _SILENCE_S: Final = 10.0  # A host that is there answers within a second or two.
 _SENTENCES: Final = {
     "CONNECTING": "Looking for the host of the invitation …",
@@ -65,10 +67,22 @@ async def join(session: Session, client: Client, code: str, auth_code: str | Non
     space = client.get_space(joined.space_key)
     assert space is not None, "a space that was joined is there"
     with output.progress() as progress:
-        progress("Fetching the space's content …")
+        progress(_FETCHING + " …")
         with anyio.move_on_after(_FETCH_S_MAX) as waiting:
-            await space.wait_until_ready()
-            await wait_until_synced(space, _FETCH_S_MAX)
+
+            def show(activities: tuple[Activity, ...]) -> None:
+                for one in activities:
+                    if one.kind == "sync" and one.space_id == space.id:
+                        waiting.deadline = anyio.current_time() + _FETCH_S_MAX  # Something comes, so waiting pays.
+                        of = f"{one.progress.done} of {one.progress.total}"
+                        progress(f"{_FETCHING}: {of} …", one.progress.fraction)
+
+            arriving = client.progress.subscribe(show)
+            try:
+                await space.wait_until_ready()
+                await space.wait_until_synced()
+            finally:
+                arriving.unsubscribe()
     if waiting.cancelled_caught:
         output.say("The host went away before everything was here; it will come when a member is online.")
     return space

@@ -108,7 +108,7 @@ class Client:
 
     @property
     def progress(self) -> MulticastObservable[tuple[Activity, ...]]:
-        """What takes long and is under way: many objects added, exports, imports, backups; empty most of the time."""
+        """What takes long and is under way: many objects added or arriving, exports, backups; mostly empty."""
         return self._activities
 
     @property

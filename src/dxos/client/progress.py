@@ -10,7 +10,7 @@ from typing import Literal, final
 from dxos.client.observable import Source
 from dxos.services.contract import Next, Progress
 
-ActivityKind = Literal["add", "export", "import", "back_up", "restore"]
+ActivityKind = Literal["add", "export", "import", "back_up", "restore", "sync"]
 
 
 @final
@@ -39,13 +39,24 @@ class Activities(Source[tuple[Activity, ...]]):
         mark = object()
 
         def tell(progress: Progress) -> None:
-            self._running[mark] = Activity(kind, space_id, progress)
-            self._next(tuple(self._running.values()))
+            self._set(mark, Activity(kind, space_id, progress))
             if also is not None:
                 also(progress)
 
         try:
             yield tell
         finally:
-            if self._running.pop(mark, None) is not None:
-                self._next(tuple(self._running.values()))
+            self._set(mark, None)
+
+    def _report_sync(self, space_id: str, progress: Progress | None) -> None:
+        """How much of a space has come from its members; None: all, or they have gone."""
+        self._set(("sync", space_id), None if progress is None else Activity("sync", space_id, progress))
+
+    def _set(self, mark: object, activity: Activity | None) -> None:
+        if self._running.get(mark) == activity:
+            return
+        if activity is None:
+            del self._running[mark]
+        else:
+            self._running[mark] = activity
+        self._next(tuple(self._running.values()))

@@ -394,6 +394,7 @@ class Space:
     def _receive(self, info: SpaceInfo) -> None:
         self._info = info
         self._received.notify()
+        self._activities._report_sync(info.id, info.arriving)
         if info.members != self._members.get():
             self._members._next(info.members)
         if info.pipeline != self._pipeline.get():
@@ -434,6 +435,7 @@ class Space:
         self._db.end()
         self._end_error = error
         self._received.notify()
+        self._activities._report_sync(self.id, None)
         self._tell(SpaceState.CLOSED)
         for source in (self._state, self._members, self._pipeline):
             source._error(error)

@@ -142,6 +142,7 @@ class CollectionCompared:
 
     space_id: str
     different: int  # Documents that one side lacks or that differ.
+    missing: tuple[str, ...] = ()  # Those of them that are not here yet.
 
 
 Event = (
@@ -384,6 +385,7 @@ class RepoSession:
             return
         ours = self._source.documents(collection.space_id)
         different = 0
+        missing = []
         for document_id, heads in ours.items():
             remote = theirs.get(document_id, ())
             copy = self._copies.get(document_id)
@@ -401,8 +403,8 @@ class RepoSession:
         for document_id, heads in theirs.items():
             if heads and document_id not in ours and self._is_new(document_id, heads):
                 self._want(document_id, now)
-                different += 1
-        self._events.append(CollectionCompared(collection.space_id, different))
+                missing.append(document_id)
+        self._events.append(CollectionCompared(collection.space_id, different + len(missing), tuple(missing)))
 
     def _is_new(self, document_id: str, heads: Heads) -> bool:
         """Whether a document that a peer has is neither here nor one that was given up as the peer has it."""

@@ -336,6 +336,7 @@ class SpaceInfo:
     properties_id: str | None = None  # The object that holds the space's name; None until READY.
     cached_name: str | None = None  # Known before the space is open.
     synced: bool = True  # False while documents that a connected peer has are still missing here.
+    arriving: Progress | None = None  # Of the documents that connected peers announced, how many came; None: all.
     refused_changes: int = 0  # Changes dropped because their sender is a READER.
     error: DxosError | None = None
 

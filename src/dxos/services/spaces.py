@@ -72,8 +72,8 @@ class SpacesServiceHost:
         known, info = self._described.get(space.id, (None, None))
         if info is None or known != source or info.properties_id is None:
             info = self._describe(space)
-        elif info.synced is not space.synced:
-            info = replace(info, synced=space.synced)
+        elif info.synced is not space.synced or info.arriving != _arriving(space):
+            info = replace(info, synced=space.synced, arriving=_arriving(space))
         self._described[space.id] = source, info
         return info
 
@@ -97,6 +97,7 @@ class SpacesServiceHost:
             properties_id=self._peer.documents.properties_id(space.id) if ready else None,
             cached_name=None if ready else self._peer.documents.stored_name(space.id),
             synced=space.synced,
+            arriving=_arriving(space),
             refused_changes=space.refused_changes,
             error=space.error,
         )
@@ -176,6 +177,11 @@ class SpacesServiceHost:
 
     async def import_space(self, contents: bytes, next: Next[Progress]) -> SpaceInfo:
         return self._describe(await self._peer.spaces.import_archive(contents, _tell(next)))
+
+
+def _arriving(space: Space) -> Progress | None:
+    told = space.arrivals.told
+    return None if told is None else Progress(*told)
 
 
 def _tell(next: Next[Progress]) -> Callable[[int, int], None]:

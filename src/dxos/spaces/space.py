@@ -31,6 +31,7 @@ from dxos.mesh.connection import Connection
 from dxos.mesh.network import Network, Swarm
 from dxos.mesh.topology import Mmst
 from dxos.spaces.admission import AdmissionDiscovery
+from dxos.spaces.arrivals import Arrivals
 from dxos.spaces.authentication import Authentication
 from dxos.spaces.documents import Documents
 from dxos.spaces.epochs import Epochs
@@ -91,6 +92,7 @@ class Space:
         self.error: DxosError | None = None
         self.changes = Changes()
         self.refused_changes = 0  # Changes dropped because their sender may only read.
+        self.arrivals = Arrivals()
         self.connections: dict[PublicKey, PublicKey] = {}  # Identities of authenticated devices, by device key.
         self._context = context
         self.is_running = False  # From `begin` to the end of `run`.
@@ -160,15 +162,25 @@ class Space:
     def report(self, event: repo.Event) -> None:
         """Take note of what replication found out about a document."""
         match event:
-            case repo.WriteRefused():
-                self.refused_changes += 1
-                self._notify()
-            case repo.DocumentReceived() if self.state is not State.READY:
-                self._notify()  # It may be the root.
+            case repo.CollectionCompared():
+                self.arrivals.expect(event.missing)
+            case repo.DocumentReceived() | repo.DocumentUnavailable() | repo.DocumentRefused() | repo.WriteRefused():
+                self.arrivals.settle(event.document_id)
+        if isinstance(event, repo.WriteRefused):
+            self.refused_changes += 1
+        may_be_root = isinstance(event, repo.DocumentReceived) and self.state is not State.READY
+        if self.arrivals.tell() or may_be_root or isinstance(event, repo.WriteRefused):
+            self._notify()
 
     def sync_changed(self) -> None:
         """Replication with some peer came to its end, or has something to do again."""
+        self._forget_arrivals()
         self._notify()
+
+    def _forget_arrivals(self) -> None:
+        # What is still missing then was announced by peers that have gone.
+        if self.synced:
+            self.arrivals.clear()
 
     @property
     def synced(self) -> bool:
@@ -485,6 +497,7 @@ class Space:
         finally:
             if self.connections.pop(remote, None) is not None:
                 self.presence.disconnected(remote)
+            self._forget_arrivals()
             self._notify()
 
     def __repr__(self) -> str:

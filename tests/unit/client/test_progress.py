@@ -6,6 +6,7 @@ from dxos.client import Client
 from dxos.client.progress import Activity
 from dxos.errors import StorageFullError
 from dxos.services.contract import Progress
+from dxos.testing.peers import Simulation, join, simulated_clients
 from dxos.testing.services import FakeServices
 
 pytestmark = pytest.mark.anyio
@@ -43,3 +44,50 @@ async def test_work_that_fails_is_over() -> None:
         with pytest.raises(StorageFullError):
             await space.db.add_all(values())
         assert client.progress.get() == ()
+
+
+async def test_a_guest_hears_how_much_of_a_space_has_come() -> None:
+    async with simulated_clients(2) as (alice, bob):
+        space = await alice.create_space(name="Library")
+        await space.db.add_all([{"n": n} for n in range(250)])
+        told: list[Activity] = []
+        bob.progress.subscribe(told.extend)
+        theirs = await join(space, bob)
+        await theirs.wait_until_synced(60.0)
+        assert {(one.kind, one.space_id) for one in told} == {("sync", space.id)}
+        done = [one.progress.done for one in told]
+        assert done == sorted(done)
+        assert len(done) > 10
+        assert {one.progress.total for one in told} == {251}  # With the root.
+        assert bob.progress.get() == ()
+        assert theirs.info.arriving is None
+        told.clear()
+        space.db.add({"n": 250})
+        await theirs.wait_until_synced(60.0)
+        assert not told  # What comes by and by is no long work.
+
+
+async def test_nothing_is_on_its_way_once_whoever_announced_it_has_gone() -> None:
+    simulation = Simulation()
+    async with Client(services=simulation.services()) as alice, Client(services=simulation.services()) as bob:
+        await alice.halo.create_identity("Alice")
+        await bob.halo.create_identity("Bob")
+        devices = [(await one.halo.devices.wait_for(bool))[0].device_key for one in (alice, bob)]
+        space = await alice.create_space(name="Library")
+        await space.db.add_all([{"n": n} for n in range(250)])
+        told: list[tuple[Activity, ...]] = []
+
+        def look(activities: tuple[Activity, ...]) -> None:
+            told.append(activities)
+            if len(told) == 50:
+                simulation.network.reset(*devices)
+
+        bob.progress.subscribe(look)
+        theirs = await join(space, bob)
+        await theirs.wait_until_synced(60.0)
+        ends = [index for index, activities in enumerate(told) if not activities]
+        assert len(ends) == 3  # At first, when Alice was cut off, and when everything had come.
+        after = [one.progress for (one,) in told[ends[1] + 1 : ends[2]]]
+        assert after[0].done == 0  # What had come is not announced again.
+        assert 0 < after[0].total < 250
+        assert await theirs.db.query().count() == 251
