@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
+from dxos.cli import listing
 from dxos.cli.command import command
 from dxos.cli.connection import SyncOption, sync
+from dxos.cli.listing import SpaceArgument, content, document
 from dxos.cli.output import line, plural, pretty, rows
 from dxos.cli.resolve import find_id
 from dxos.cli.session import Session, ready_space
-from dxos.errors import InvalidValueError, UsageError
+from dxos.errors import InvalidValueError
 
 if TYPE_CHECKING:
     from dxos.client.object import EchoObject
     from dxos.client.space import Space
-    from dxos.echo.query import Equals
+    from dxos.echo.revision import Revision
+    from dxos.services.contract import Progress
 
 app: Final = typer.Typer(help="What a space holds.", no_args_is_help=True)
+listing.register(app)
 STDIN: Final = "-"
+_AUTHOR_CHARS: Final = 8
+_HISTORY_LABELS: Final = {"time": "Time", "who": "Who", "what": "What changed"}
 
-SpaceArgument = Annotated[str, typer.Argument(metavar="SPACE", help="Id, key, beginning of either, or name.")]
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="Id of an object, or its beginning.")]
+OptionalIdArgument = Annotated[str | None, typer.Argument(metavar="[ID]", help="Only what was changed in this object.")]
 JsonArgument = Annotated[str, typer.Argument(metavar="JSON", help='A JSON object; "-" reads it from stdin.')]
 
 
@@ -39,45 +46,20 @@ async def add(
     given = _parse(session, value)
     # All are made before the first is added, so that a mistake in one adds none.
     objects = [_new_object(one) for one in (given if isinstance(given, list) else [given])]
+    documents = [{"id": "", "type": one.type, "data": one.to_dict()} for one in objects]
     async with session.client() as client:
         found = await ready_space(client, space)
-        added = [found.db.add(one) for one in objects]
+        with session.output.progress() as say:
+
+            def tell(progress: Progress) -> None:
+                if session.output.is_terminal:
+                    say(f"Adding: {progress.done} of {progress.total} …", progress.fraction)
+
+            ids = await found.db.add_all(objects, progress=tell)
         await found.db.flush()
-        session.output.result(list(map(document, added)), line(lambda them: "\n".join(one["id"] for one in them)))
+        added = [{**one, "id": object_id} for object_id, one in zip(ids, documents, strict=True)]
+        session.output.result(added, line(lambda them: "\n".join(one["id"] for one in them)))
         await sync(session, client, found, sync_s)
-
-
-@command(app, "list")
-async def list_objects(
-    session: Session,
-    space: SpaceArgument,
-    where: Annotated[
-        list[str] | None,
-        typer.Option("--where", metavar="NAME=VALUE", help="Only these; value as JSON or text; a.b goes inside."),
-    ] = None,
-    order_by: Annotated[
-        str | None, typer.Option("--order-by", metavar="NAME", help="Else in order of creation.")
-    ] = None,
-    limit: Annotated[int | None, typer.Option(min=0, help="At most so many.")] = None,
-    all_: Annotated[bool, typer.Option("--all", help="Also the object that holds the space's own name.")] = False,
-    sync_s: SyncOption = None,
-) -> None:
-    """List the objects of a space."""
-    from dxos.echo.query import And
-
-    wanted = And(tuple(map(_equality, where or ())))
-    async with session.client() as client:
-        found = await ready_space(client, space)
-        await sync(session, client, found, sync_s)
-        query = found.db.query(wanted)
-        if order_by is not None:
-            query = query.order_by(order_by)
-        hidden = None if all_ else found.info.properties_id
-        documents = [document(one) for one in await query.run() if one.id != hidden][:limit]
-        labels = {"id": "Id", "type": "Type", "data": "Content"}
-        if not any(one["type"] for one in documents):
-            del labels["type"]
-        session.output.result(documents, rows(labels, empty="No objects.", wide="data"))
 
 
 @command(app, "get")
@@ -131,16 +113,63 @@ async def remove(
         await sync(session, client, found, sync_s)
 
 
-def document(target: EchoObject) -> dict[str, Any]:
-    """An object as commands print it."""
-    return {"id": target.id, "type": target.type, "data": target.to_dict()}
+@command(app, "history")
+async def history(
+    session: Session,
+    space: SpaceArgument,
+    object_id: IdArgument,
+    limit: Annotated[int, typer.Option(metavar="COUNT", min=1, help="At most so many changes.")] = 20,
+) -> None:
+    """Show the changes of an object, the last one first, also of a removed one."""
+    async with session.client() as client:
+        found = await ready_space(client, space)
+        target = await _find(found, object_id, deleted=True)
+        revisions = await target.history(limit=limit)
+        session.output.result(list(map(_revision, revisions)), rows(_HISTORY_LABELS, empty="No changes.", wide="what"))
 
 
-async def _find(space: Space, wanted: str) -> EchoObject:
-    """The object that an id or its beginning names; the one that holds the space's name by its whole id only."""
-    objects = {one.id: one for one in await space.db.query().run()}
-    hidden = space.info.properties_id
-    return objects[find_id([one for one in objects if one != hidden or one == wanted], wanted)]
+@command(app, "undo")
+async def undo(session: Session, space: SpaceArgument, object_id: OptionalIdArgument = None) -> None:
+    """Take back what this device changed last in a space, or in one object; what others changed stays."""
+    await _reverse(session, space, object_id, "undo")
+
+
+@command(app, "redo")
+async def redo(session: Session, space: SpaceArgument, object_id: OptionalIdArgument = None) -> None:
+    """Do again what was undone last."""
+    await _reverse(session, space, object_id, "redo")
+
+
+async def _reverse(session: Session, space: str, object_id: str | None, name: Literal["undo", "redo"]) -> None:
+    async with session.client() as client:
+        found = await ready_space(client, space)
+        target = None if object_id is None else await _find(found, object_id, deleted=True)
+        done = await (found.db.undo(target) if name == "undo" else found.db.redo(target))
+        await found.db.flush()
+        said = "Done." if done else f"There is nothing to {name}."
+        session.output.result({name: done}, line(lambda _: said))
+
+
+def _revision(one: Revision) -> dict[str, Any]:
+    return {
+        "id": one.id.hex(),
+        "time": None if one.time is None else one.time.isoformat(timespec="seconds"),
+        "who": "here" if one.own else one.author.hex()[:_AUTHOR_CHARS],
+        "what": "; ".join(map(str, one.differences)),
+        "differences": [asdict(each) | {"path": list(each.path)} for each in one.differences],
+    }
+
+
+async def _find(space: Space, wanted: str, *, deleted: bool = False) -> EchoObject:
+    """The object that an id or its beginning names; those that the space keeps for itself by their whole ids only."""
+    from dxos.echo.query import HasId
+
+    query = space.db.query().deleted("include" if deleted else "exclude")
+    exact = await query.where(HasId((wanted.strip().upper(),))).first()
+    if exact is not None:
+        return exact
+    objects = {one.id: one for one in await content(space).deleted("include" if deleted else "exclude").run()}
+    return objects[find_id(list(objects), wanted)]
 
 
 def _parse(session: Session, text: str) -> Any:
@@ -166,16 +195,3 @@ def _new_object(value: Any) -> EchoObject:
     if not isinstance(value, dict):
         raise InvalidValueError(f'An object is a JSON object such as {{"title": "Milk"}}, not {json.dumps(value):.60}.')
     return EchoObject(value)
-
-
-def _equality(text: str) -> Equals:
-    from dxos.echo.query import Equals
-
-    name, equals, value = text.partition("=")
-    if not name or not equals:
-        raise UsageError(f"--where takes NAME=VALUE, not {text!r:.60}.")
-    path = tuple(name.split("."))
-    try:
-        return Equals(path, json.loads(value, parse_constant=_refuse))
-    except ValueError:
-        return Equals(path, value)

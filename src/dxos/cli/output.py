@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO, final
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
     from rich.status import Status
 
 Document = Mapping[str, Any] | Sequence[Any]
@@ -25,6 +25,7 @@ _CONTROLS: Final = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u
 _CONTROLS_AND_BREAKS: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _WIDTH_WITHOUT_TERMINAL: Final = 10_000
 _BAR_CHARS: Final = 30
+_GAP_CELLS: Final = 2  # Between the columns of a table.
 
 
 def visible(text: str, *, lines: bool = False) -> str:
@@ -78,6 +79,13 @@ class Output:
         # Whoever reads a stream through a pipe wants each line when it happens.
         self._stdout.flush()
 
+    def text(self, text: str) -> None:
+        """Print the result as text in a form of its own, such as CSV; a terminal gets no control characters."""
+        if self._stdout.isatty():
+            text = visible("\n".join(text.splitlines()) + "\n", lines=True)
+        self._stdout.write(text)
+        self._stdout.flush()
+
     def say(self, sentence: str) -> None:
         """Tell a person what is happening."""
         if self._status is not None:
@@ -88,12 +96,15 @@ class Output:
 
     @contextmanager
     def progress(self) -> Iterator[Say]:
-        """A line that says what is being waited for: renewed in place on a terminal, else a line for each change."""
+        """A line that says what is being waited for: renewed in place on a terminal, else a line for each change.
+
+        How much is done is for people who watch: it is not said where nobody does.
+        """
         if self.json or not self.is_terminal:
             said: list[str] = []
 
             def say_change(sentence: str, fraction: float | None = None) -> None:
-                if said != [sentence]:
+                if fraction is None and said != [sentence]:
                     said[:] = [sentence]
                     self.say(sentence)
 
@@ -188,25 +199,48 @@ def rows(labels: Mapping[str, str], *, empty: str, wide: str | None = None) -> R
     """
 
     def render(documents: Sequence[Mapping[str, Any]]) -> RenderableType:
-        from rich.table import Table
         from rich.text import Text
 
         if not documents:
             return Text(empty)
-        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-        lines = [
-            {name: Text(cell(document.get(name)), no_wrap=True, overflow="ellipsis") for name in labels}
-            for document in documents
-        ]
-        for name, label in labels.items():
-            # Else all columns give way, and half an id is of no use.
-            width = None if name == wide else max(len(label), *(one[name].cell_len for one in lines))
-            table.add_column(label, no_wrap=name != wide, min_width=width)
-        for one in lines:
-            table.add_row(*one.values())
-        return table
+        return _Table(labels, [[cell(one.get(name)) for name in labels] for one in documents], wide)
 
     return render
+
+
+@final
+class _Table:
+    """Lines under their headings; rich's own table takes a second for three thousand of them."""
+
+    def __init__(self, labels: Mapping[str, str], lines: Sequence[Sequence[str]], wide: str | None) -> None:
+        self._headings, self._lines = list(labels.values()), lines
+        self._wide = None if wide is None else list(labels).index(wide)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        from rich.cells import cell_len
+        from rich.segment import Segment
+        from rich.style import Style
+
+        widths = [max(map(cell_len, column)) for column in zip(self._headings, *self._lines, strict=True)]
+        if self._wide is not None and options.is_terminal:
+            # Else all columns give way, and half an id is of no use.
+            others = sum(widths) - widths[self._wide] + _GAP_CELLS * (len(widths) - 1)
+            room = max(options.max_width - others, len(self._headings[self._wide]))
+            widths[self._wide] = min(widths[self._wide], room)
+        yield Segment(_line(self._headings, widths), Style(bold=True))
+        yield Segment.line()
+        for one in self._lines:
+            yield Segment(_line(one, widths) + "\n")
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    from rich.cells import cell_len, set_cell_size
+
+    shown = (
+        one + " " * (width - length) if (length := cell_len(one)) <= width else set_cell_size(one, width - 1) + "…"
+        for one, width in zip(cells, widths, strict=True)
+    )
+    return (" " * _GAP_CELLS).join(shown).rstrip()
 
 
 def line(template: Callable[[Any], str]) -> Render:

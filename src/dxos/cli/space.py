@@ -10,6 +10,7 @@ import typer
 from dxos.cli import joining, sharing, watching
 from dxos.cli.command import command
 from dxos.cli.connection import SyncOption, sync
+from dxos.cli.listing import content
 from dxos.cli.output import fields, rows
 from dxos.cli.session import Session, choose_space, ready_space, require_identity, wait_until_opened
 from dxos.limits import INVITATION_LIFETIME_S, INVITATION_LIFETIME_S_MAX, INVITATION_TIMEOUT_S
@@ -198,13 +199,8 @@ async def _document(space: Space) -> dict[str, Any]:
         "role": info.role.name,
         "members": sum(one.role.is_member for one in present),
         "online": sum(one.presence.name == "ONLINE" for one in present),
-        "objects": await _count_objects(space) if space.is_open else None,
+        "objects": await content(space).count() if space.is_open else None,
         "synced": info.synced,
         "refused_changes": info.refused_changes or None,
         "error": None if info.error is None else str(info.error),
     }
-
-
-async def _count_objects(space: Space) -> int:
-    """How many objects there are besides the one that holds the space's name."""
-    return await space.db.query().count() - (space.info.properties_id is not None)

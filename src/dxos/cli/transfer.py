@@ -13,6 +13,7 @@ import typer
 from dxos.cli.command import command
 from dxos.cli.output import line, plural
 from dxos.cli.session import Session, ready_space, require_identity
+from dxos.cli.typename import type_dxn
 from dxos.errors import StorageAccessError, UsageError
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from dxos.client.space import Space
     from dxos.services.contract import Next, Progress
 
-_TYPE_PREFIX: Final = "dxn:type:"
 _VERSION: Final = "0.1.0"  # Of a type that was named without one.
 
 
@@ -94,7 +94,15 @@ async def import_(
         require_identity(client)
         target = None if into is None else await ready_space(client, into)
         with _telling(session, "Importing", document) as tell:
-            space = await _imported(client, content, wanted, target, name or file.stem, _dxn(type_, _VERSION), tell)
+            space = await _imported(
+                client,
+                content,
+                wanted,
+                target,
+                name or file.stem,
+                None if type_ is None else type_dxn(type_, version=_VERSION),
+                tell,
+            )
         if name is not None and space.name != name:
             space.properties["name"] = name
             await space.db.flush()
@@ -111,7 +119,7 @@ async def _exported(
     serializer = client.create_serializer()
     if wanted is Format.JSON:
         return await serializer.serialize_space(space, progress=tell)
-    return await serializer.serialize_table(space, _dxn(type_, None), progress=tell)
+    return await serializer.serialize_table(space, None if type_ is None else type_dxn(type_), progress=tell)
 
 
 async def _imported(
@@ -138,13 +146,6 @@ def _format(file: Path, given: Format | None, type_: str | None) -> Format:
     if type_ is not None and found is not Format.CSV:
         raise UsageError("--type is for CSV only, where a file has objects of one type.")
     return found
-
-
-def _dxn(type_: str | None, version: str | None) -> str | None:
-    if type_ is None:
-        return None
-    name = type_.removeprefix(_TYPE_PREFIX)
-    return _TYPE_PREFIX + (name if ":" in name or version is None else f"{name}:{version}")
 
 
 @contextmanager

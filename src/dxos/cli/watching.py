@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 
 from dxos.cli.connection import network_watched
-from dxos.cli.object import document
+from dxos.cli.listing import document
 from dxos.cli.output import as_json, line, plural
 from dxos.cli.session import Session
 

@@ -503,7 +503,7 @@ class QueryPlan:
 
     steps: tuple[str, ...]  # In SQLite's words.
     index: str | None  # What leads to the rows: a property's path, `type`, `id`, …; None: all are looked at.
-    rows: int  # How many objects are looked at, where no limit ends it earlier.
+    rows: int  # How many objects are looked at; a limit ends it where no sorting is left to do.
 
 
 class QueryService(Protocol):

@@ -30,9 +30,11 @@ from dxos.store.conditions import (
     holds,
     indexable,
     is_narrow,
+    key_sql,
     order_to_sql,
     property_text,
     searches,
+    sqlite_path,
     to_sql,
     type_of,
     words_sql,
@@ -53,6 +55,7 @@ _COLUMNS: Final = (
 _TABLES: Final = (
     "objects JOIN documents ON documents.number = objects.document LEFT JOIN types ON types.number = objects.type"
 )
+_SORTED: Final = "USE TEMP B-TREE FOR ORDER BY"  # Not "FOR RIGHT PART OF ORDER BY", or as older versions say it.
 _IN_SPACE: Final = "objects.space = (SELECT number FROM spaces WHERE id = ?)"
 _PUT: Final = """
     INSERT INTO objects (space, id, document, kind, type, deleted, source, target, version, check_sum, meta, data)
@@ -93,7 +96,7 @@ class Plan:
 
     steps: tuple[str, ...]  # In SQLite's words.
     index: str | None  # What leads to the rows: `done`, `type done`, `id`, `type`, `words`, …; None: all are read.
-    rows: int  # How many objects are looked at, where no limit ends it earlier.
+    rows: int  # How many objects are looked at; a limit ends it where no sorting is left to do.
 
 
 @final
@@ -260,6 +263,18 @@ class ObjectStore:
         (rows,) = self._database.row(
             f"SELECT count(*) FROM objects WHERE {_IN_SPACE} AND {where}", [space_id, *found]
         ) or (0,)
+        if limit is not None and _SORTED not in steps:
+            # What is found comes in the wanted order, so that the limit ends the looking; where it comes so but for
+            # the last terms of the order, all that is equal before these is looked at.
+            matching, given = self._where(space_id, condition, order)
+            order_by, keys = order_to_sql(order)
+            place = sqlite_path(order[0].path) if order and any("TEMP B-TREE" in step for step in steps) else None
+            group = "objects.id" if place is None else key_sql(place)
+            looked_at = self._database.rows(
+                f"SELECT {matching}, {group} FROM objects WHERE {_IN_SPACE} AND {where} ORDER BY {order_by}",
+                [*given, space_id, *found, *keys],
+            )
+            rows = _rows_until(looked_at, offset + limit)
         return Plan(tuple(steps), index, rows)
 
     def _used(self, step: str) -> tuple[str | None, list[Path], tuple[type[Condition], ...]]:
@@ -334,6 +349,17 @@ class ObjectStore:
         return self._database.run_many(
             f"DELETE FROM objects WHERE {_IN_SPACE} AND id = ?", [(space_id, object_id) for object_id in object_ids]
         )
+
+
+def _rows_until(looked_at: Sequence[Row], wanted: int) -> int:
+    """How many rows are looked at before so many of them match; each is whether it does, and what is sorted at once."""
+    last: Parameter = None
+    for count, (is_match, group) in enumerate(looked_at):
+        if wanted <= 0 and (count == 0 or group != last):
+            return count
+        wanted -= bool(is_match)
+        last = group
+    return len(looked_at)
 
 
 def _record(row: Row) -> ObjectRecord:

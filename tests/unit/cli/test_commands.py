@@ -222,7 +222,7 @@ def test_a_bug_is_told_as_one(alice: Dx, monkeypatch: pytest.MonkeyPatch, capsys
     def broken(*_: object) -> Callable[[], None]:
         raise ZeroDivisionError("oops")
 
-    monkeypatch.setattr("dxos.cli.object.ready_space", broken)
+    monkeypatch.setattr("dxos.cli.listing.ready_space", broken)
     assert alice.json("object", "list", "Groceries", code=1)["error"]["code"] == "internal"
     assert "Traceback" not in alice.said
 

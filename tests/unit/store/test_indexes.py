@@ -47,6 +47,24 @@ def test_a_query_that_would_read_too_much_has_an_index_made() -> None:
     assert len(store.fields.all()) == QUERY_INDEXES_MAX
 
 
+def test_a_plan_counts_the_rows_up_to_the_limit() -> None:
+    _, store = opened()
+    store.put(SPACE, [record(n, n=n, even=n % 2 == 0) for n in range(10)])
+    store.fields.make(("n",), by_type=False, declared=True)
+    even, order = Equals(("even",), True), [Order(("n",), descending=True)]
+    assert store.explain(SPACE, even).rows == 10
+    assert store.explain(SPACE, even, limit=3).rows == 5, "0, 2 and 4, and what is between"
+    assert store.explain(SPACE, even, limit=2, offset=1).rows == 5
+    assert store.explain(SPACE, even, limit=0).rows == 0
+    assert store.explain(SPACE, even, limit=99).rows == 10
+    assert store.explain(SPACE, even, limit=1, order=order).rows == 2, "9 and 8, in the order of the index"
+    assert store.explain(SPACE, even, limit=1, order=[Order(("even",))]).rows == 10, "all are sorted first"
+    store.fields.make(("even",), by_type=False, declared=True)
+    by_even = [Order(("even",), descending=True)]
+    assert store.explain(SPACE, None, limit=1, order=by_even).rows == 5, "the even ones are sorted by their ids"
+    assert store.explain(SPACE, Compare(("n",), ">=", 6), limit=2, order=order).rows == 2
+
+
 def test_a_declared_index_stays_over_restarts(tmp_path: Path) -> None:
     database, store = opened(tmp_path / "db")
     store.fields.make(("a'b",), by_type=False, declared=True)
