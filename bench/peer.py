@@ -15,13 +15,15 @@ import gc  # noqa: E402
 import json  # noqa: E402
 import resource  # noqa: E402
 import sys  # noqa: E402
-from collections.abc import Awaitable, Callable  # noqa: E402
+from collections.abc import Awaitable, Callable, Iterable  # noqa: E402
 from typing import Any  # noqa: E402
 
 import anyio  # noqa: E402
 import anyio.abc  # noqa: E402
+import anyio.lowlevel  # noqa: E402
 
-from dxos import AuthMethod, Client, Config, EchoObject, InvitationEncoder, Space  # noqa: E402
+from dxos import AuthMethod, Client, Config, EchoObject, F, InvitationEncoder, Space  # noqa: E402
+from dxos.echo.query import Filter  # noqa: E402
 from dxos.services import local  # noqa: E402, F401 - the host, which the client imports when it starts one.
 
 _LOADED_NS = time.monotonic_ns()
@@ -56,6 +58,21 @@ def fill_in(template: Any, number: int) -> Any:
     return template
 
 
+def change(targets: Iterable[EchoObject], values: dict[str, Any]) -> None:
+    """Assign the same values to each."""
+    for one in targets:
+        for name, value in values.items():
+            setattr(one, name, value)
+
+
+# What many queries ask, by their kind; the object has number 1.
+FOLLOWED: dict[str, Callable[[int], Filter]] = {
+    "same": lambda _: F.n == 1,
+    "different": lambda number: F.n.in_((1, -1 - number)),
+    "others": lambda number: F.n == -1 - number,
+}
+
+
 def resident_bytes() -> int:
     """What this process has in memory now; where the system does not tell, the most it ever had."""
     try:
@@ -71,7 +88,7 @@ class BenchPeer:
 
     def __init__(self, client: Client, tasks: anyio.abc.TaskGroup) -> None:
         self._client, self._tasks = client, tasks
-        self._held: dict[str, list[EchoObject]] = {}  # As an application holds what it has made.
+        self._held: dict[str, list[EchoObject]] = {}  # As an application holds what it reads.
         self._subscriptions: list[Any] = []
         self._stall_ms = 0.0
 
@@ -108,20 +125,140 @@ class BenchPeer:
 
     async def do_addMany(self, command: Command) -> dict[str, Any]:
         space = self._space(command)
-        made = [space.db.add(fill_in(command["template"], number)) for number in range(command["count"])]
+        made = await space.db.add_all(fill_in(command["template"], number) for number in range(command["count"]))
         await space.db.flush()
-        self._held[space.id] = made
         return {"count": len(made)}
 
     async def do_updateMany(self, command: Command) -> dict[str, Any]:
         space = self._space(command)
-        held = self._held.get(space.id) or await space.db.query().run()
+        held = await space.db.query().run()
         begin = now_ms()
-        for one in held:
-            for name, value in command["set"].items():
-                setattr(one, name, value)
+        change(held, command["set"])
         await space.db.flush()
         return {"updateMs": now_ms() - begin}
+
+    async def do_touch(self, command: Command) -> dict[str, Any]:
+        """Change so many objects, which an application goes on holding."""
+        space = self._space(command)
+        self._held[space.id] = held = await space.db.query(F.n < command["count"]).run()
+        change(held, command["set"])
+        await space.db.flush()
+        return {"count": len(held)}
+
+    async def do_hold(self, command: Command) -> dict[str, Any]:
+        """Read all objects, and go on holding them."""
+        space = self._space(command)
+        self._held[space.id] = await space.db.query().run()
+        return {"count": len(self._held[space.id])}
+
+    async def do_edits(self, command: Command) -> dict[str, Any]:
+        """One field after another, each until it is durable."""
+        space, taken = self._space(command), []
+        held = await space.db.query(F.n < command["count"]).run()
+        for number in range(command["count"]):
+            target = held[number % len(held)]
+            begin = now_ms()
+            target.title = f"Edited {number}"
+            await space.db.flush()
+            taken.append(now_ms() - begin)
+        return {"durableMs": taken}
+
+    async def do_seen(self, command: Command) -> dict[str, Any]:
+        """One field after another, each until the subscriber of a query is told: the object begins or ends to match."""
+        space, taken = self._space(command), []
+        told = anyio.Event()
+        target = (await space.db.query(n=1).run())[0]
+
+        def tell(_: Any) -> None:
+            nonlocal at
+            at = now_ms()
+            told.set()
+
+        at = now_ms()
+        following = space.db.query(watched=True).subscribe(tell)
+        await told.wait()
+        for number in range(command["count"]):
+            told = anyio.Event()
+            begin = now_ms()
+            target.watched = number % 2 == 0
+            await told.wait()
+            taken.append(at - begin)
+            await space.db.flush()
+        following.unsubscribe()
+        return {"seenMs": taken}
+
+    async def do_find(self, command: Command) -> dict[str, Any]:
+        """The object of one number, again and again, each time of another."""
+        space, taken = self._space(command), []
+        for number in range(command["count"]):
+            begin = now_ms()
+            found = await space.db.query(**{command["name"]: number}).run()
+            taken.append(now_ms() - begin)
+            assert len(found) == 1, f"{len(found)} objects have number {number}"
+        return {"findMs": taken}
+
+    async def do_page(self, command: Command) -> dict[str, Any]:
+        """The first objects, by their ids or by a property."""
+        space, taken = self._space(command), []
+        query = space.db.query().limit(command["limit"])
+        query = query.order_by(command["order"]) if "order" in command else query
+        for _ in range(command["count"]):
+            begin = now_ms()
+            found = await query.run()
+            taken.append(now_ms() - begin)
+            assert len(found) == command["limit"], f"a page of {len(found)}"
+            del found
+        return {"pageMs": taken}
+
+    async def do_follow(self, command: Command) -> dict[str, Any]:
+        """Many subscriptions: until each was told what there is, and what two edits of one object cost then.
+
+        Kinds: of one object; of one query; of queries that differ and all find it; of queries that never find it.
+        """
+        space, count, kind = self._space(command), command["count"], command["kind"]
+        target = (await space.db.query(n=1).run())[0]
+        told, all_told = 0, anyio.Event()
+
+        def tell(_: Any) -> None:
+            nonlocal told
+            told += 1
+            if told == count:
+                all_told.set()
+
+        begin = now_ms()
+        if kind == "object":
+            following = [target.subscribe(tell) for _ in range(count)]
+        else:
+            following = [space.db.query(FOLLOWED[kind](number)).subscribe(tell) for number in range(count)]
+            await all_told.wait()
+        follow_ms = now_ms() - begin
+        taken = []
+        for number in range(2):
+            told, all_told = 0, anyio.Event()
+            begin = now_ms()
+            target.title = f"{kind} {number}"
+            if kind != "others":
+                await all_told.wait()
+            await space.db.flush()
+            taken.append(now_ms() - begin)
+        for one in following:
+            one.unsubscribe()
+        return {"followMs": follow_ms, "editMs": taken}
+
+    async def do_compact(self, command: Command) -> dict[str, Any]:
+        await self._space(command).compact()
+        return {}
+
+    async def do_text(self, command: Command) -> dict[str, Any]:
+        """Edits of a text, as [index, characters that go, characters that come], so many in each turn; then flush."""
+        space, turn = self._space(command), command["turn"]
+        target = await space.db.get(command["objectId"])
+        for number, (index, delete_count, insert) in enumerate(command["edits"], start=1):
+            target.splice("text", index, delete_count, insert)
+            if number % turn == 0:
+                await anyio.lowlevel.checkpoint()
+        await space.db.flush()
+        return {"length": len(target.text)}
 
     async def do_update(self, command: Command) -> dict[str, Any]:
         space = self._space(command)
@@ -135,18 +272,21 @@ class BenchPeer:
         return {"count": len(await self._space(command).db.query().run())}
 
     async def do_waitFor(self, command: Command) -> dict[str, Any]:
-        """Until the objects can be read here: one by its id, or so many besides the one that names the space."""
+        """Until an object can be read here."""
         space = self._space(command)
         with anyio.fail_after(_WAIT_S):
-            if "objectId" in command:
-                while all(  # noqa: ASYNC110 - as an application would that looks now and then.
-                    one.id != command["objectId"] for one in await space.db.query().run()
-                ):
-                    await anyio.sleep(_POLL_S)
-            else:
-                while await space.db.query().count() <= command["count"]:  # noqa: ASYNC110
-                    await anyio.sleep(_POLL_S)
-            return {"count": len(await space.db.query().run())}
+            while all(  # noqa: ASYNC110 - as an application would that looks now and then.
+                one.id != command["objectId"] for one in await space.db.query().run()
+            ):
+                await anyio.sleep(_POLL_S)
+        return {}
+
+    async def do_waitForCount(self, command: Command) -> dict[str, Any]:
+        """Until so many objects can be read here, besides the one that names the space."""
+        space = self._space(command)
+        while await space.db.query().count() <= command["count"]:  # noqa: ASYNC110
+            await anyio.sleep(_POLL_S)
+        return {}
 
     async def do_watch(self, command: Command) -> dict[str, Any]:
         target = await self._space(command).db.get(command["objectId"])

@@ -12,11 +12,13 @@ import { closeClient, isProperties, listObjects, monotonicMs, openClient, plainO
 
 import fs from 'node:fs/promises';
 import path from 'node:path';
+import { monitorEventLoopDelay } from 'node:perf_hooks';
 import readline from 'node:readline';
 import { isDeepStrictEqual, parseArgs } from 'node:util';
 
+import { next as Automerge } from '@automerge/automerge';
 import { PublicKey } from '@dxos/client';
-import { Expando, Filter, HaloSpaceMember, SpaceMember, SpaceState, getObjectCore, importSpace, live, updateText } from '@dxos/client/echo';
+import { Expando, Filter, HaloSpaceMember, SpaceMember, SpaceState, createDocAccessor, getObjectCore, importSpace, live, updateText } from '@dxos/client/echo';
 import { CreateEpochRequest, Device, DeviceKind, DeviceType } from '@dxos/client/halo';
 import { Invitation, InvitationEncoder } from '@dxos/client/invitations';
 import { ConnectionState } from '@dxos/client/mesh';
@@ -25,7 +27,7 @@ import { EchoObject, Ref, toEffectSchema } from '@dxos/echo-schema';
 import { Schema } from 'effect';
 
 const { values: options } = parseArgs({
-  options: { signal: { type: 'string' }, data: { type: 'string' }, memory: { type: 'boolean', default: false } },
+  options: { signal: { type: 'string' }, data: { type: 'string' }, memory: { type: 'boolean', default: false }, stalls: { type: 'boolean' } },
 });
 if (Boolean(options.data) === options.memory) {
   console.error('peer.mjs: give either --data DIR or --memory');
@@ -33,6 +35,8 @@ if (Boolean(options.data) === options.memory) {
 }
 
 let client;
+let held; // What the benchmark goes on holding.
+let loopDelay;
 const pendingJoins = new Map();
 const undoOnClose = new Set();
 
@@ -793,6 +797,13 @@ const commands = {
     })),
   }),
 
+  // The root that the client's database works with: while it goes over to another there is none, and whatever one asks
+  // of the database then is refused, "Database is not ready".
+  root: async (command) => {
+    const loader = spaceOf(command).db.coreDatabase._automergeDocLoader;
+    return { root: loader.hasRootHandle ? loader.getSpaceRootDocHandle().url : null };
+  },
+
   credentials: async (command) => ({
     credentials: (await spaceOf(command).internal.getCredentials()).map((credential) => ({
       credentialId: hex(credential.id),
@@ -822,6 +833,142 @@ const commands = {
         connections: (connections ?? []).map((one) => ({ peerKey: hex(one.remotePeerId), state: one.state })),
       })),
     };
+  },
+
+  //
+  // For the benchmark: each does something again and again, and says how long each time took.
+  //
+
+  edits: async (command) => {
+    const space = spaceOf(command);
+    const objects = await listObjects(space);
+    const durableMs = [];
+    for (let i = 0; i < command.count; i++) {
+      const begin = performance.now();
+      objects[i % objects.length].title = `Edited ${i}`;
+      await space.db.flush();
+      durableMs.push(performance.now() - begin);
+    }
+    return { durableMs };
+  },
+
+  // A query tells of objects that begin or end to match, so that is what the edits do.
+  seen: async (command) => {
+    const space = spaceOf(command);
+    const [object] = await listObjects(space);
+    const seenMs = [];
+    let told = () => {};
+    const stop = space.db.query(Filter._props({ watched: true })).subscribe(() => told(), { fire: true });
+    for (let i = 0; i < command.count; i++) {
+      const seen = new Promise((resolve) => (told = resolve));
+      const begin = performance.now();
+      object.watched = i % 2 === 0;
+      await withTimeout(seen, 30_000, 'the subscriber');
+      seenMs.push(performance.now() - begin);
+      await space.db.flush();
+    }
+    stop();
+    return { seenMs };
+  },
+
+  find: async (command) => {
+    const space = spaceOf(command);
+    const findMs = [];
+    for (let i = 0; i < command.count; i++) {
+      const begin = performance.now();
+      const { objects } = await space.db.query(Filter._props({ [command.name]: i })).run({ timeout: 600_000 });
+      findMs.push(performance.now() - begin);
+      if (objects.length !== 1) {
+        throw new Error(`${objects.length} objects have ${command.name} ${i}`);
+      }
+    }
+    return { findMs };
+  },
+
+  // The client has no pages: `limit` is applied to all results, and there is no order.
+  page: async (command) => {
+    const space = spaceOf(command);
+    const pageMs = [];
+    for (let i = 0; i < command.count; i++) {
+      const begin = performance.now();
+      await space.db.query(Filter.everything(), { limit: command.limit }).run({ timeout: 600_000 });
+      pageMs.push(performance.now() - begin);
+    }
+    return { pageMs };
+  },
+
+  // Many subscriptions. Kinds: of one object; of one query; of queries that differ and never find anything.
+  follow: async (command) => {
+    const space = spaceOf(command);
+    const [object] = await listObjects(space);
+    const queryOf = {
+      same: () => Filter._props({ n: object.n }),
+      others: (i) => Filter._props({ n: -1 - i }),
+    }[command.kind];
+    let told = 0;
+    const begin = performance.now();
+    const stops = [];
+    for (let i = 0; i < command.count; i++) {
+      stops.push(
+        command.kind === 'object'
+          ? getObjectCore(object).updates.on(() => told++)
+          : space.db.query(queryOf(i)).subscribe(() => told++, { fire: true }),
+      );
+    }
+    if (command.kind !== 'object') {
+      // Asked after them all, so it is answered after them all.
+      await space.db.query(Filter._props({ n: object.n })).run({ timeout: 600_000 });
+    }
+    const followMs = performance.now() - begin;
+    const editMs = [];
+    for (let i = 0; i < 2; i++) {
+      const edited = performance.now();
+      object.title = `${command.kind} ${i}`;
+      await space.db.flush();
+      editMs.push(performance.now() - edited);
+    }
+    stops.forEach((stop) => stop());
+    return { followMs, editMs };
+  },
+
+  touch: async (command) => {
+    const space = spaceOf(command);
+    const objects = (await listObjects(space)).slice(0, command.count);
+    objects.forEach((object) => edit(object, command));
+    await space.db.flush();
+    return { count: objects.length };
+  },
+
+  hold: async (command) => ({ count: (held = await listObjects(spaceOf(command))).length }),
+
+  // Edits of a text: [index, characters that go, characters that come], so many in each turn.
+  text: async (command) => {
+    const space = spaceOf(command);
+    const object = await objectOf(space, command.objectId);
+    const { handle, path: place } = createDocAccessor(object, ['text']);
+    for (let i = 0; i < command.edits.length; i += command.turn) {
+      handle.change((doc) => {
+        for (const [index, deleteCount, insert] of command.edits.slice(i, i + command.turn)) {
+          Automerge.splice(doc, place.slice(), index, deleteCount, insert);
+        }
+      });
+      await new Promise(setImmediate);
+    }
+    await space.db.flush();
+    return { length: object.text.length };
+  },
+
+  // The longest time for which the event loop did nothing else, since the last such call.
+  stall: async () => {
+    if (!loopDelay) {
+      loopDelay = monitorEventLoopDelay({ resolution: 1 });
+      loopDelay.enable();
+    }
+    // The delay that is going on is noted with the next turn only.
+    await new Promise((resolve) => setTimeout(resolve, 5));
+    const stallMs = Math.max(0, loopDelay.max / 1e6 - 1);
+    loopDelay.reset();
+    return { stallMs };
   },
 
   reopen: async () => {
