@@ -1,0 +1,188 @@
+"""Where the processes of one profile meet: a private folder in the profile, and one for sockets if that is too deep.
+
+<profile>/host/              0700, ours, no link, on a disk of this machine
+  leader.<N>, alive.<id>     see `lockfile`
+  coordinator.sock           of the leader's coordinator; bound as c.<N>.sock and then renamed
+  worker.sock, zygote.sock   where the next leader finds them
+  worker.log                 what the worker logs
+  sockets                    names the other folder, if the path of a socket here would be too long
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import socket
+import struct
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, final
+
+from dxos.errors import ProofError, StorageAccessError
+from dxos.store.files import FILE_MODE, make_private_directory, map_os_error, read_private_file
+
+HOST_NAME: Final = "host"
+_POINTER_NAME: Final = "sockets"
+_POINTER_BYTES_MAX: Final = 4_096
+_SOCKET_PATH_BYTES_MAX: Final = 103  # The shortest of the systems': 104 on macOS, 108 on Linux, with a zero at the end.
+_SOCKET_NAME_BYTES_MAX: Final = 26  # `/c.<18 digits>.sock`.
+# Their locks do not fall with a process of another machine, or not in time.
+_NETWORK_FILE_SYSTEMS: Final = frozenset(
+    "nfs nfs4 cifs smb3 smbfs smb2 afs afpfs webdav ceph glusterfs lustre gpfs beegfs ncpfs 9p".split()
+    + "fuse.sshfs fuse.glusterfs fuse.ceph fuse.s3fs fuse.rclone fuse.davfs2 fuse.gcsfuse".split()
+)
+_ESCAPED: Final = re.compile(r"\\([0-7]{3})")
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where everything of one profile's processes is."""
+
+    profile: Path
+    host: Path
+    sockets: Path  # The same as `host`, unless that is too long for a socket.
+
+    @property
+    def coordinator(self) -> Path:
+        """The socket that followers reach first."""
+        return self.sockets / "coordinator.sock"
+
+    @property
+    def worker(self) -> Path:
+        """The socket at which the next leader reaches the worker."""
+        return self.sockets / "worker.sock"
+
+    @property
+    def zygote(self) -> Path:
+        """The socket at which the next leader reaches the worker's parent."""
+        return self.sockets / "zygote.sock"
+
+    @property
+    def log(self) -> Path:
+        """The worker's log."""
+        return self.host / "worker.log"
+
+    def coordinator_of(self, leadership_id: int) -> Path:
+        """The name under which a coordinator is bound before it takes the place of the last one."""
+        return self.sockets / f"c.{leadership_id}.sock"
+
+    def alive(self, worker_id: str) -> Path:
+        """The mark of a worker's life."""
+        return self.host / f"alive.{worker_id}"
+
+    def tidy(self) -> None:
+        """Remove the folder of sockets elsewhere, if it is empty."""
+        if self.sockets != self.host:
+            with contextlib.suppress(OSError):
+                self.sockets.rmdir()
+
+
+def open_places(profile: Path) -> Places:
+    """Make the folders where they are missing, and check that nobody else can reach into them.
+
+    Raises:
+        StorageAccessError: A folder is a link, another user's, or on a network file system.
+    """
+    make_private_directory(profile)
+    kind = network_file_system(profile)
+    if kind is not None:
+        raise StorageAccessError(
+            f"The profile is on a network file system ({kind}), where processes cannot share it safely; "
+            'choose a folder on this machine\'s disk, or `services="local"`.',
+            file_system=kind,
+        )
+    host = profile.resolve() / HOST_NAME
+    make_private_directory(host)
+    return Places(profile, host, _socket_folder(host))
+
+
+def network_file_system(path: Path) -> str | None:
+    """The kind of network file system a folder is on; None if it is on a disk of this machine, or nobody can tell."""
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError:
+        return None
+    return network_mount(mounts, str(path.resolve()))
+
+
+def network_mount(mounts: str, path: str) -> str | None:
+    """The kind of network file system that `mounts`, as Linux lists them, has for a resolved path."""
+    found, length = "", -1
+    for line in mounts.splitlines():
+        before, _, after = line.partition(" - ")
+        fields, kind = before.split(" "), after.split(" ")[0]
+        if len(fields) < 5:
+            continue
+        point = _ESCAPED.sub(lambda match: chr(int(match[1], 8)), fields[4])
+        inside = path == point or path.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= length:  # Of two at one place the later hides the earlier.
+            found, length = kind, len(point)
+    return found if found in _NETWORK_FILE_SYSTEMS else None
+
+
+def _socket_folder(host: Path) -> Path:
+    if len(os.fsencode(host)) + _SOCKET_NAME_BYTES_MAX <= _SOCKET_PATH_BYTES_MAX:
+        return host
+    # The first process chooses and writes it down, because the environments of the others may differ.
+    pointer = host / _POINTER_NAME
+    chosen = read_private_file(pointer, bytes_max=_POINTER_BYTES_MAX)
+    if chosen is None:
+        draft = host / f"{_POINTER_NAME}.{os.getpid()}"
+        try:
+            draft.unlink(missing_ok=True)
+            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(os.fsencode(_short_folder(host)))
+            with contextlib.suppress(FileExistsError):
+                os.link(draft, pointer)  # Whole or not at all, and the first one stays.
+            draft.unlink()
+        except OSError as error:
+            raise map_os_error(error, "choose a folder for sockets") from error
+        chosen = read_private_file(pointer, bytes_max=_POINTER_BYTES_MAX) or b""
+    folder = Path(os.fsdecode(chosen))
+    if not folder.is_absolute() or len(chosen) + _SOCKET_NAME_BYTES_MAX > _SOCKET_PATH_BYTES_MAX:
+        raise StorageAccessError("The profile's file host/sockets names no folder for sockets; remove it.")
+    make_private_directory(folder)
+    return folder
+
+
+def _short_folder(host: Path) -> Path:
+    digest = hashlib.sha256(os.fsencode(host)).hexdigest()[:16]
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    for folder in (
+        *([Path(runtime) / f"dxos-{digest}"] if runtime and Path(runtime).is_dir() else []),
+        Path(tempfile.gettempdir()) / f"dxos-{os.geteuid()}-{digest}",
+    ):
+        if folder.is_absolute() and len(os.fsencode(folder)) + _SOCKET_NAME_BYTES_MAX <= _SOCKET_PATH_BYTES_MAX:
+            return folder
+    return Path("/tmp") / f"dxos-{os.geteuid()}-{digest}"  # noqa: S108 - Private, and its owner is checked.
+
+
+def check_peer(connection: socket.socket) -> int:
+    """Make sure that the process at the other end of a socket is ours.
+
+    Returns:
+        Its pid when it connected; 0 where the system does not say.
+
+    Raises:
+        ProofError: It is another user's.
+    """
+    pid, user = _peer(connection)
+    if user != os.geteuid():
+        raise ProofError("A process of another user connected.", user=user)
+    return pid
+
+
+def _peer(connection: socket.socket) -> tuple[int, int]:
+    if sys.platform == "linux":
+        found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        pid, user, _ = struct.unpack("3i", found)
+        return int(pid), int(user)
+    # macOS and the BSDs: `struct xucred` begins with its version and the user.
+    _, user = struct.unpack("=II", connection.getsockopt(0, 1, 8))
+    return 0, int(user)
