@@ -166,15 +166,14 @@ class BenchPeer:
     async def do_seen(self, command: Command) -> dict[str, Any]:
         """One field after another, each until the subscriber of a query is told: the object begins or ends to match."""
         space, taken = self._space(command), []
-        told = anyio.Event()
         target = (await space.db.query(n=1).run())[0]
+        told, at = anyio.Event(), now_ms()
 
         def tell(_: Any) -> None:
             nonlocal at
             at = now_ms()
             told.set()
 
-        at = now_ms()
         following = space.db.query(watched=True).subscribe(tell)
         await told.wait()
         for number in range(command["count"]):

@@ -122,7 +122,9 @@ STRING_SCALAR_CHARS_MIN = 300_000  # 0.8.3: longer strings are scalars, not coll
 VALUE_DEPTH_MAX = 64
 COLLECTION_QUERY_S = 30.0  # 0.8.3.
 SYNC_RETRY_S = 1.0
-SYNC_BATCH_BYTES = 1024 * 1024  # Messages made at once for one peer; the next are made when these are sent.
+ROOT_SETTLE_S = 2.0  # A 0.8.3 client is at a root up to 0.7 s after its services are, on a machine that is not busy.
+ROOT_APART_S = 10.0  # A peer that does not come to our root gets what is new all the same.
+SYNC_BATCH_BYTES = 16 * 1024  # Messages made at once for one peer, about 10 ms; the next are made when these are sent.
 SYNC_ANSWERS_MAX = 65_536  # Answers waiting to be sent to one peer.
 SYNC_PENDING_DOCUMENTS_MAX = 16_384  # Documents that one peer has announced and not yet sent.
 SYNC_REFUSED_DOCUMENTS_MAX = 256  # Documents that one reader has changed on its side only.
@@ -131,7 +133,7 @@ PEER_ID_CHARS_MAX = 1_024  # The automerge-repo id that a peer gives itself.
 SYNC_CALLS_MAX = 16  # Document messages to one peer that wait for their answer.
 SYNC_CALL_TIMEOUT_S = 30.0
 EPOCH_CHANGES_COMPARED_MAX = 32  # Latest states of a root among which the one that a new epoch copied is looked for.
-COMPACT_DOCUMENTS = 50  # Documents compacted at once: about 20 ms, in which the host does nothing else.
+COMPACT_DOCUMENTS = 25  # Documents compacted at once: about 10 ms, in which the host does nothing else.
 PACKED_SNAPSHOT_BYTES_MAX = 16 * 1024  # Larger ones hold mostly what is their own, and are compressed already.
 PACKED_DICTIONARY_BYTES_MAX = 4 * 1024  # A snapshot with which others are packed.
 PACKED_DICTIONARIES_MAX = 16  # Of one space: about one for each type of object.
@@ -147,12 +149,18 @@ PRESENCE_OFFLINE_S = 20.0  # 0.8.3.
 assert PRESENCE_ANNOUNCE_S < PRESENCE_OFFLINE_S
 
 # --- Clients --------------------------------------------------------------------------------------------------------
-UPDATE_OBJECTS_MAX = 200  # Objects in one update of the host: about 30 ms, in which it does nothing else.
+UPDATE_OBJECTS_MAX = 100  # Objects in one update of the host: about 20 ms, in which it does nothing else.
 STREAM_VALUES_MAX = 1_024  # Values buffered for one slow reader of an observable.
 CLOSE_TIMEOUT_S = 10.0  # What a cancelled client has to store what was not stored yet.
 TABLE_ROWS_MAX = 60  # Shown by a notebook; what is left out is said.
 TABLE_COLUMNS_MAX = 20
 TABLE_CELL_CHARS_MAX = 120
+
+# --- Links between processes of one profile ---------------------------------------------------------------------------
+LINK_MESSAGE_BYTES_MAX = 1024 * 1024  # One message; the longest has the settings of a client.
+LINK_BUFFER_BYTES_MAX = 4 * 1024 * 1024  # Not yet read by the other process; then it is given up.
+LINK_DESCRIPTORS_MAX = 64  # Received and not yet taken.
+ZYGOTE_ADOPT_S = 5.0  # How long the worker's parent waits for a next leader.
 
 # --- Storage --------------------------------------------------------------------------------------------------------
 STORE_BUSY_TIMEOUT_S = 5.0  # How long a statement waits for another process that writes the same file.
@@ -163,6 +171,9 @@ CHUNKS_PER_DOCUMENT_MAX = 65_536  # Change chunks of one document before they ar
 CONDITION_TERMS_MAX = 500  # Leaves and joints of one condition; SQLite parses expressions to a depth of 1 000.
 CONDITION_DEPTH_MAX = 64  # Nesting of one condition.
 QUERY_SCAN_ROWS_MAX = 5_000  # A query that would look at more rows has an index made for it; a scan of these is 10 ms.
+QUERY_SCANNED_ROWS_MAX = 100_000  # As have queries that looked at more together since the profile was opened: 0.2 s.
+QUERY_SCANNED_PATHS_MAX = 256  # Properties for which these are counted.
+QUERY_SCAN_ROWS_MIN = 500  # Looking at fewer rows takes no longer than an index does.
 QUERY_INDEXES_MAX = 16  # Indexes of one profile that queries had made; each costs about 60 bytes and 2 us an object.
 QUERY_INDEXES_DECLARED_MAX = 48  # Indexes of one profile that applications asked for; SQLite allows 64 in all.
 TEXT_INDEX_BATCH = 250  # Objects whose words are indexed at once, about 5 ms.
@@ -174,7 +185,7 @@ assert WAL_CHECKPOINT_BYTES < WAL_BYTES_MAX, "a log is copied outside commits be
 # --- Export and import ----------------------------------------------------------------------------------------------
 ARCHIVE_BYTES_MAX = 1024 * 1024 * 1024  # A space in one piece, as an archive, JSON or CSV: it is held in memory.
 ARCHIVE_METADATA_BYTES_MAX = 64 * 1024
-IMPORT_DOCUMENTS_BATCH = 100  # Documents written in one transaction of an import.
+IMPORT_DOCUMENTS_BATCH = 50  # Documents written in one transaction of an import.
 EXPORT_PAGE_OBJECTS = 200  # Objects written by an export before everything else has its turn.
 BACKUP_FRAME_BYTES = 64 * 1024  # What is sealed at once.
 BACKUP_SCRYPT_LOG2 = 17  # One guess of a passphrase costs 0.4 s and 128 MiB.

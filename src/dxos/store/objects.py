@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final, final
 
 from dxos.errors import CorruptionError, StorageFullError
-from dxos.limits import QUERY_SCAN_ROWS_MAX
+from dxos.limits import QUERY_SCAN_ROWS_MAX, QUERY_SCAN_ROWS_MIN, QUERY_SCANNED_PATHS_MAX, QUERY_SCANNED_ROWS_MAX
 from dxos.store.checksum import check_sum, checked
 from dxos.store.conditions import (
     HOLDS_FUNCTION,
@@ -109,6 +109,7 @@ class ObjectStore:
         database.define_function(HOLDS_FUNCTION, 2, holds)
         self.fields: Final = FieldIndexes(database)
         self.words: Final = WordIndex(database)
+        self._scanned: dict[tuple[Path, bool], int] = {}  # Rows that queries looked at for want of an index.
 
     def __repr__(self) -> str:
         return f"<ObjectStore in {self._database!r}>"
@@ -337,12 +338,25 @@ class ObjectStore:
             f"SELECT count(*) FROM (SELECT 1 FROM objects WHERE {_IN_SPACE} AND {where} LIMIT ?)",
             [space_id, *parameters, QUERY_SCAN_ROWS_MAX + 1],
         ) or (0,)
-        if rows <= QUERY_SCAN_ROWS_MAX:
+        if not self._is_too_much(wanted[0], type_ is not None, rows):
             return
         try:
             self.fields.make(wanted[0], by_type=type_ is not None, declared=False)
         except StorageFullError:
             _log.warning("no room for an index on %s; the query reads all objects", wanted[0])
+
+    def _is_too_much(self, path: Path, by_type: bool, rows: int) -> bool:
+        """Whether so many rows, or those of all such queries together, take longer than an index would."""
+        if rows <= QUERY_SCAN_ROWS_MIN:
+            return False
+        place = path, by_type
+        if place not in self._scanned and len(self._scanned) >= QUERY_SCANNED_PATHS_MAX:
+            self._scanned.clear()
+        scanned = self._scanned[place] = self._scanned.get(place, 0) + rows
+        if rows <= QUERY_SCAN_ROWS_MAX and scanned <= QUERY_SCANNED_ROWS_MAX:
+            return False
+        del self._scanned[place]
+        return True
 
     def remove(self, space_id: str, object_ids: Iterable[str]) -> int:
         """Drop rows, without a trace; how many there were."""

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dxos.errors import CorruptionError, InvalidValueError
-from dxos.limits import QUERY_INDEXES_MAX, QUERY_SCAN_ROWS_MAX
+from dxos.limits import QUERY_INDEXES_MAX, QUERY_SCAN_ROWS_MAX, QUERY_SCAN_ROWS_MIN, QUERY_SCANNED_ROWS_MAX
 from dxos.store.conditions import And, Compare, Equals, Matches, Order, Refers, TypeIs
 from dxos.store.database import Database
 from dxos.store.documents import DocumentStore
@@ -45,6 +45,17 @@ def test_a_query_that_would_read_too_much_has_an_index_made() -> None:
     for number in range(QUERY_INDEXES_MAX + 2):
         store.select(SPACE, Equals((f"p{number}",), 1))
     assert len(store.fields.all()) == QUERY_INDEXES_MAX
+
+
+@pytest.mark.parametrize(("rows", "index"), [(QUERY_SCAN_ROWS_MIN + 1, "n"), (QUERY_SCAN_ROWS_MIN, None)])
+def test_queries_that_read_too_much_together_have_an_index_made(rows: int, index: str | None) -> None:
+    _, store = opened()
+    store.put(SPACE, [record(n, n=n) for n in range(rows)])
+    for number in range(QUERY_SCANNED_ROWS_MAX // rows):
+        assert len(store.select(SPACE, Equals(("n",), number))) == (number < rows)
+    assert store.fields.all() == [], "an index would not have paid yet"
+    store.select(SPACE, Equals(("n",), 7))
+    assert store.explain(SPACE, Equals(("n",), 7)).index == index
 
 
 def test_a_plan_counts_the_rows_up_to_the_limit() -> None:
