@@ -3,6 +3,9 @@
 Values marked "0.8.3" are the other implementation's, so both sides agree on when the other is gone.
 """
 
+# --- Turns of the event loop ---------------------------------------------------------------------------------------
+SLICE_S = 0.01  # How long work goes on before everything else has its turn.
+
 # --- Frames, channels, calls ----------------------------------------------------------------------------------------
 FRAME_BYTES_MAX = 0xFFFF  # A teleport frame's length is a 16-bit number.
 CHUNK_BYTES_MAX = 8_192  # 0.8.3: the payload of one teleport frame.

@@ -32,8 +32,25 @@ _SOCKET_PATH_BYTES_MAX: Final = 103  # The shortest of the systems': 104 on macO
 _SOCKET_NAME_BYTES_MAX: Final = 26  # `/c.<18 digits>.sock`.
 # Their locks do not fall with a process of another machine, or not in time.
 _NETWORK_FILE_SYSTEMS: Final = frozenset(
-    "nfs nfs4 cifs smb3 smbfs smb2 afs afpfs webdav ceph glusterfs lustre gpfs beegfs ncpfs 9p".split()
-    + "fuse.sshfs fuse.glusterfs fuse.ceph fuse.s3fs fuse.rclone fuse.davfs2 fuse.gcsfuse".split()
+    [
+        "nfs",
+        "nfs4",
+        "cifs",
+        "smb3",
+        "smbfs",
+        "smb2",
+        "afs",
+        "afpfs",
+        "webdav",
+        "ceph",
+        "glusterfs",
+        "lustre",
+        "gpfs",
+        "beegfs",
+        "ncpfs",
+        "9p",
+    ]
+    + ["fuse.sshfs", "fuse.glusterfs", "fuse.ceph", "fuse.s3fs", "fuse.rclone", "fuse.davfs2", "fuse.gcsfuse"]
 )
 _ESCAPED: Final = re.compile(r"\\([0-7]{3})")
 
