@@ -6,7 +6,7 @@ since, becomes again what it was before. So it needs no agreement with peers and
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import replace
 from typing import final
 
@@ -192,19 +192,20 @@ class History:
         self, space: str, document_id: str | None, moments: Sequence[Moment], standing: Standing
     ) -> list[StoredObject] | None:
         """Undo or redo the changes of one moment; None if there is nothing of them that could be."""
+        by_document: dict[str, list[Moment]] = {}
+        for moment in moments:
+            by_document.setdefault(moment.document_id, []).append(moment)
         edits: list[ObjectEdit] = []
         reversible: list[Moment] = []
-        for moment in moments:
+        for one, of_it in by_document.items():
             try:
-                document = self._documents.load(moment.document_id)
-                found = _find(document, moment.change)
-                if found is None:
-                    continue  # An epoch has dropped it.
-                edits += _reversing(document, found, redo=standing is Standing.DONE)
+                document = self._documents.load(one)
+                found = _find(document, {moment.change for moment in of_it})
+                edits += _reversing(document, [*found.values()], redo=standing is Standing.DONE)
             except (CorruptionError, DecodeError) as error:
-                _log.warning("a change of document %s cannot be undone: %s", moment.document_id, error)
+                _log.warning("a change of document %s cannot be undone: %s", one, error)
                 continue
-            reversible.append(moment)
+            reversible += [moment for moment in of_it if moment.change in found]  # An epoch has dropped the others.
         lost = [one for one in moments if one not in reversible]
         self._moments.set_standing(lost, Standing.SPENT)
         if not reversible:
@@ -219,23 +220,28 @@ class History:
         return self._documents.get(space, touched)
 
 
-def _find(document: Document, key: int) -> Change | None:
-    return next((one for one in reversed(document.changes()) if history.change_key(one.hash) == key), None)
+def _find(document: Document, keys: Set[int]) -> dict[int, Change]:
+    """The changes with these keys that the document has, the earlier first."""
+    found = ((history.change_key(one.hash), one) for one in document.changes())
+    return {key: one for key, one in found if key in keys}
 
 
-def _reversing(document: Document, change: Change, *, redo: bool) -> Iterator[ObjectEdit]:
+def _reversing(document: Document, changes: Sequence[Change], *, redo: bool) -> Iterator[ObjectEdit]:
+    """The edits that undo, or redo, changes that were made at one moment; each counts on those made after it."""
     for present in layout.materialize(document):
-        before = history.object_before(document, present.object_id, change)
-        after = history.object_after(document, present.object_id, change)
-        if after is None:
-            continue
-        if before is None:
-            # It made the object, which stays in the document, and is as good as gone when it is marked as deleted.
-            before = replace(after, deleted=True)
-        if before.type != after.type:
-            continue  # A migration: it is for all peers, and nobody's to undo.
-        base, wanted = (before, after) if redo else (after, before)
-        mutations = to_mutations(present, merge_rows(base, wanted, present))
+        wanted = present
+        for change in changes if redo else reversed(changes):
+            before = history.object_before(document, present.object_id, change)
+            after = history.object_after(document, present.object_id, change)
+            if after is None:
+                continue
+            if before is None:
+                # It made the object, which stays in the document, and is as good as gone when it is marked as deleted.
+                before = replace(after, deleted=True)
+            if before.type != after.type:
+                continue  # A migration: it is for all peers, and nobody's to undo.
+            wanted = merge_rows(before, after, wanted) if redo else merge_rows(after, before, wanted)
+        mutations = to_mutations(present, wanted)
         if mutations:
             yield ObjectEdit(present.object_id, mutations=mutations)
 

@@ -377,6 +377,21 @@ def test_the_changes_of_one_update_are_undone_together_in_a_space(alice: Alice) 
     assert alice.data()["count"] == 1
 
 
+def test_several_changes_of_one_object_in_one_update_are_undone_one_after_the_other(alice: Alice) -> None:
+    alice.edit(Put(("tags",), ["a"]))
+    before = alice.data()
+    first, second = (
+        (Put(("count",), 5), Insert(("tags",), 0, ("b",))),
+        (Insert(("tags",), 0, ("c",)), Put(("count",), 6)),
+    )
+    alice.documents.update(SPACE, [ObjectEdit(MILK, mutations=one) for one in (first, second)])
+    assert alice.data() == {**before, "tags": ["c", "b", "a"], "count": 6}
+    assert alice.undo(MILK)
+    assert alice.data() == before
+    assert alice.redo(MILK)
+    assert alice.data() == {**before, "tags": ["c", "b", "a"], "count": 6}
+
+
 def test_a_change_of_type_is_not_undone(alice: Alice) -> None:
     alice.put("count", 2)
     alice.edit(ChangeType("dxn:type:example.com/type/Food:0.2.0", {"amount": 2}, ("count",)))
