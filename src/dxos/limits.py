@@ -163,7 +163,24 @@ TABLE_CELL_CHARS_MAX = 120
 LINK_MESSAGE_BYTES_MAX = 1024 * 1024  # One message; the longest has the settings of a client.
 LINK_BUFFER_BYTES_MAX = 4 * 1024 * 1024  # Not yet read by the other process; then it is given up.
 LINK_DESCRIPTORS_MAX = 64  # Received and not yet taken.
+LINK_BACKLOG_MAX = 128  # Connections that a process has not accepted yet.
 ZYGOTE_ADOPT_S = 5.0  # How long the worker's parent waits for a next leader.
+
+# --- Client and host in two processes -------------------------------------------------------------------------------
+CLIENT_ID_CHARS_MAX = 128
+SESSION_CALLS_MAX = 65_536  # Calls and streams of one client; it has one stream or more for each open space.
+SESSION_RUNNING_MAX = 256  # Calls of one client that the host works on; further ones wait unread.
+SESSION_QUEUE_BYTES_MAX = 64 * 1024 * 1024  # Waiting for one client that reads slowly; then its session ends.
+SESSION_SEND_BYTES = 1024 * 1024  # With this much waiting, the next piece of a long answer waits.
+SESSION_PIECE_ITEMS = 200  # Of a long answer that are encoded at once: about 1 ms.
+SESSION_PIECE_BYTES = 256 * 1024  # Of a long request, or of an answer in one value.
+SESSION_RECEIVE_BYTES = 256 * 1024  # One read.
+HOST_HEARTBEAT_S = 1.0  # How often the host tells its status again.
+HOST_SILENCE_S_MAX = 3.0  # Nothing heard for this long: the status is unknown.
+RECEIPT_AGE_S_MAX = 24 * 3_600.0  # Of a client that did not say goodbye.
+SPACE_REOPEN_S = 10.0  # What an update waits for its space while a host starts.
+assert HOST_SILENCE_S_MAX >= 3 * HOST_HEARTBEAT_S, "two late heartbeats must not look like a lost host"
+assert SESSION_PIECE_BYTES < SESSION_SEND_BYTES < SESSION_QUEUE_BYTES_MAX
 
 # --- Storage --------------------------------------------------------------------------------------------------------
 STORE_BUSY_TIMEOUT_S = 5.0  # How long a statement waits for another process that writes the same file.

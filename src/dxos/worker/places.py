@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Final, final
 
 from dxos.errors import ProofError, StorageAccessError
+from dxos.limits import LINK_BACKLOG_MAX
 from dxos.store.files import FILE_MODE, make_private_directory, map_os_error, read_private_file
 
 HOST_NAME: Final = "host"
@@ -32,25 +33,8 @@ _SOCKET_PATH_BYTES_MAX: Final = 103  # The shortest of the systems': 104 on macO
 _SOCKET_NAME_BYTES_MAX: Final = 26  # `/c.<18 digits>.sock`.
 # Their locks do not fall with a process of another machine, or not in time.
 _NETWORK_FILE_SYSTEMS: Final = frozenset(
-    [
-        "nfs",
-        "nfs4",
-        "cifs",
-        "smb3",
-        "smbfs",
-        "smb2",
-        "afs",
-        "afpfs",
-        "webdav",
-        "ceph",
-        "glusterfs",
-        "lustre",
-        "gpfs",
-        "beegfs",
-        "ncpfs",
-        "9p",
-    ]
-    + ["fuse.sshfs", "fuse.glusterfs", "fuse.ceph", "fuse.s3fs", "fuse.rclone", "fuse.davfs2", "fuse.gcsfuse"]
+    {"nfs", "nfs4", "cifs", "smb2", "smb3", "smbfs", "afs", "afpfs", "webdav", "ceph", "glusterfs", "lustre", "gpfs"}
+    | {"beegfs", "ncpfs", "9p", "fuse.sshfs", "fuse.glusterfs", "fuse.ceph", "fuse.s3fs", "fuse.rclone", "fuse.davfs2"}
 )
 _ESCAPED: Final = re.compile(r"\\([0-7]{3})")
 
@@ -203,3 +187,23 @@ def _peer(connection: socket.socket) -> tuple[int, int]:
     # macOS and the BSDs: `struct xucred` begins with its version and the user.
     _, user = struct.unpack("=II", connection.getsockopt(0, 1, 8))
     return 0, int(user)
+
+
+def listen(path: Path) -> socket.socket:
+    """A listening socket that only this user reaches, in the place of what is there.
+
+    Raises:
+        StorageAccessError: The folder cannot be written.
+    """
+    draft = path.with_name(f"{path.name[0]}.{os.getpid()}.new")
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        draft.unlink(missing_ok=True)
+        listener.bind(str(draft))
+        draft.chmod(FILE_MODE)
+        listener.listen(LINK_BACKLOG_MAX)
+        draft.rename(path)  # At once: whoever connects meets the old one or this one.
+    except OSError as error:
+        listener.close()
+        raise map_os_error(error, "make a socket for other processes") from error
+    return listener

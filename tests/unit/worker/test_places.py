@@ -1,0 +1,100 @@
+"""The private folders in which processes meet."""
+
+import os
+import socket
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+
+from dxos.errors import StorageAccessError
+from dxos.worker.places import check_peer, listen, network_mount, open_places
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="sockets of POSIX")
+MOUNTS = r"""22 1 8:1 / / rw - ext4 /dev/sda1 rw
+30 22 0:40 / /home rw,relatime shared:1 - nfs4 server:/home rw
+31 22 0:41 / /mnt/with\040space rw - cifs //server/share rw
+32 30 8:2 / /home/alice/local rw - ext4 /dev/sda2 rw
+33 22 0:42 / /data rw - ext4 /dev/sda3 rw
+34 22 0:43 / /data rw - fuse.sshfs server:/data rw
+broken line
+"""
+
+
+def test_the_folder_is_private(tmp_path: Path) -> None:
+    places = open_places(tmp_path / "profile")
+    for folder in (places.profile, places.host, places.sockets):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert open_places(tmp_path / "profile") == places
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/root", None),
+        ("/home/bob", "nfs4"),
+        ("/home", "nfs4"),
+        ("/homes", None),
+        ("/home/alice/local/profile", None),
+        ("/mnt/with space/profile", "cifs"),
+        ("/data/profile", "fuse.sshfs"),
+    ],
+)
+def test_network_file_systems_are_recognised(path: str, kind: str | None) -> None:
+    assert network_mount(MOUNTS, path) == kind
+
+
+def test_a_path_too_long_for_a_socket_has_a_short_folder_that_all_processes_agree_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = tmp_path / "r"
+    runtime.mkdir(0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
+    profile = tmp_path / ("long" * 30) / "profile"
+    places = open_places(profile)
+    assert places.sockets != places.host
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    assert open_places(profile) == places
+    with listen(places.coordinator), socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(places.coordinator))
+    places.tidy()
+    assert places.sockets.exists(), "it is not empty"
+    places.coordinator.unlink()
+    places.tidy()
+    assert not places.sockets.exists()
+    assert open_places(profile) == places
+
+
+def test_links_are_refused(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (tmp_path / "profile").mkdir()
+    (tmp_path / "profile" / "host").symlink_to(elsewhere)
+    with pytest.raises(StorageAccessError, match="link"):
+        open_places(tmp_path / "profile")
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="gives a folder away")
+def test_another_users_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "profile").mkdir()
+    (tmp_path / "profile" / "host").mkdir()
+    os.chown(tmp_path / "profile" / "host", 12_345, 12_345)
+    with pytest.raises(StorageAccessError, match="another user"):
+        open_places(tmp_path / "profile")
+
+
+def test_a_socket_is_private_and_takes_the_place_of_another(tmp_path: Path) -> None:
+    places = open_places(tmp_path)
+    with listen(places.coordinator) as first, listen(places.coordinator) as second:
+        assert stat.S_IMODE(places.coordinator.stat().st_mode) == 0o600
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(places.coordinator))
+            second.settimeout(1)
+            connection, _ = second.accept()
+            with connection:
+                assert check_peer(connection) in (os.getpid(), 0)
+        first.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            first.accept()
+    assert os.listdir(places.host) == ["coordinator.sock"]
