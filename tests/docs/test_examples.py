@@ -26,6 +26,7 @@ README, TUTORIAL, REFERENCE = ROOT / "README.md", ROOT / "docs" / "tutorial.md",
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 PORT = "5001"
 LINE_S_MAX, JOIN_S_MAX = 30.0, 30.0
+TRACKER_LINES_MAX = 75
 LINE_BYTES_MAX = 64 * 1024
 RUNNABLE = re.compile(r"<!-- runnable(?:: ([\w.]+))? -->\n```python\n(.*?)```", re.DOTALL)
 PYTHON = re.compile(r"```python\n(.*?)```", re.DOTALL)
@@ -119,17 +120,25 @@ async def test_the_program_of_the_readme_runs_as_written_and_admits_a_guest(tmp_
         assert await alice.lines_until_end() == []
 
 
-async def test_the_two_programs_of_the_tutorial_meet(tmp_path: Path) -> None:
-    found = programs(TUTORIAL)
-    async with signal_server() as port, running(tmp_path, found["alice.py"], port) as alice:
-        codes = [(await alice.line()).rpartition(": ")[2] for _ in range(2)]
-        async with running(tmp_path, found["bob.py"], port, *codes) as bob:
-            assert await alice.line() == "somebody joined"
-            assert await bob.line() == "joined Camping"
-            assert {await bob.line(), await bob.line()} == {"Alice OWNER", "Bob EDITOR"}
+async def test_the_task_tracker_of_the_tutorial_runs_as_two_people(tmp_path: Path) -> None:
+    code = programs(TUTORIAL)["tracker.py"]
+    assert len(code.splitlines()) <= TRACKER_LINES_MAX, "the tutorial says all of it on one page"
+    async with signal_server() as port, running(tmp_path, code, port, "Alice") as alice:
+        python, file, *bobs_words = (await alice.line()).split()
+        assert (python, file) == ("python", "tracker.py")
+        async with running(tmp_path, code, port, *bobs_words) as bob:
+            assert await bob.lines_until_end() == [
+                "done: Paint the kitchen ['loud'] for Bob",
+                "done: Pack the books [] for Bob",
+            ]
             shown = await alice.lines_until_end()
-            assert any("'Tent'" in one and "'packed': True" in one and "packed by Bob" in one for one in shown), shown
-            assert await bob.lines_until_end() == []
+    lists = [one for one in shown if one.startswith("to do: ")]
+    assert lists[0] == "to do: Paint the kitchen, Call the bank, Pack the books"
+    assert lists[-1] == "to do: nothing"
+    undone, burnt, noted = shown[len(lists) :]
+    assert undone.endswith("title: 'Burn the books' → 'Pack the books'")
+    assert burnt.endswith("title: 'Pack the books' → 'Burn the books'")
+    assert noted.endswith("Sixty boxes. Heavy ones at the bottom.'")
 
 
 async def test_the_examples_of_the_reference_run_in_order() -> None:
