@@ -1,13 +1,16 @@
 """The few helpers that structured concurrency still lacks."""
 
 import logging
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Generic, TypeVar, final
 
 import anyio
+import anyio.lowlevel
 
 from dxos.errors import DeadlineError, DxosError
+from dxos.limits import SLICE_S
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -124,3 +127,33 @@ class Changes:
                 await self.wait()
         if scope.cancelled_caught:
             raise DeadlineError(f"Timed out waiting for {what or 'a change'}", timeout_s=timeout_s or 0.0)
+
+
+@final
+class Pace:
+    """Lets everything else have its turn in the middle of long work, whenever that has taken SLICE_S.
+
+        pace = Pace()
+        for one in many:
+            do(one)
+            if pace.is_due:
+                await pace.rest()
+
+    Short work does not wait at all, so what needs no longer than a slice is done in one turn of the event loop.
+    """
+
+    __slots__ = ("_until",)
+
+    def __init__(self) -> None:
+        # The machine's clock and not the event loop's, which stands still in tests and within a turn of theirs.
+        self._until = time.perf_counter() + SLICE_S
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to rest."""
+        return time.perf_counter() >= self._until
+
+    async def rest(self) -> None:
+        """Let everything else have its turn; what the work relies on may be different afterwards."""
+        await anyio.lowlevel.checkpoint()
+        self._until = time.perf_counter() + SLICE_S

@@ -17,11 +17,12 @@ from collections.abc import (
     Awaitable,
     Callable,
     Iterable,
+    Iterator,
     Mapping,
     Sequence,
     Sized,
 )
-from contextlib import aclosing, asynccontextmanager, nullcontext
+from contextlib import aclosing, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import replace
 from datetime import datetime
 from itertools import islice
@@ -31,7 +32,7 @@ from weakref import WeakValueDictionary
 import anyio
 import anyio.lowlevel
 
-from dxos.aio import Subscription
+from dxos.aio import Pace, Subscription
 from dxos.client.batch import OPEN_BATCHES, Batch
 from dxos.client.fields import Field, joined, path_of
 from dxos.client.following import LiveQueries, LiveQuery
@@ -45,7 +46,7 @@ from dxos.client.query import Hit, Query, QueryUpdate
 from dxos.client.router import DbRouter, SpaceSchemas
 from dxos.client.state import Core, core_of
 from dxos.client.types import encode_equalities, object_class, object_from
-from dxos.echo.query import Filter, HasType
+from dxos.echo.query import Filter, HasType, wants
 from dxos.echo.query import Query as PlainQuery
 from dxos.echo.revision import Conflict, Revision
 from dxos.echo.rows import ObjectRow
@@ -94,6 +95,8 @@ class Database:
         self._idle: anyio.Event | None = None
         self._failure: DxosError | None = None
         self._rows: contract.Subscription | None = None
+        self._readings = 0  # Answers of the host that are awaited or being taken in,
+        self._newer: dict[str, ObjectState] = {}  # and the objects that have changed since.
         self._live = LiveQueries()
         self._closed = False
         self._thread = threading.get_ident()
@@ -507,7 +510,8 @@ class Database:
     async def _find_late(self, dxn: str) -> None:
         """Look for objects that came before the schema which they say as their type."""
         try:
-            found = self._merge(await self._query.execute(self._space_id, PlainQuery(HasType(dxn))))
+            with self._reading():
+                found = await self._take_in(await self._query.execute(self._space_id, PlainQuery(HasType(dxn))))
         except DxosError as error:
             _log.debug("objects of %s could not be found: %s", dxn, error)
         else:
@@ -633,6 +637,8 @@ class Database:
                 self._spawn(lambda dxn=late: self._find_late(dxn))  # type: ignore[misc]
         known, strange = [], []
         for state in states:
+            if self._readings:
+                self._newer[state.row.object_id] = state
             target = self._objects.get(state.row.object_id)
             if target is None:
                 strange.append(state)
@@ -651,6 +657,9 @@ class Database:
             core.home, core.loaded = self, False
             target = self._objects[core.object_id] = object_of(core)
         core_of(target).receive(state)
+        newer = self._newer.get(state.row.object_id)
+        if newer is not None:
+            core_of(target).receive(newer)
         self._retype([target])
         return target
 
@@ -664,7 +673,29 @@ class Database:
     async def _fetch(self, object_ids: Sequence[str]) -> list[EchoObject]:
         if not object_ids:
             return []
-        return self._merge(await self._data.get(self._space_id, object_ids))
+        with self._reading():
+            return await self._take_in(await self._data.get(self._space_id, object_ids))
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """While answers of the host are awaited and taken in: keep what is newer than they are."""
+        self._readings += 1
+        try:
+            yield
+        finally:
+            self._readings -= 1
+            if not self._readings:
+                self._newer.clear()
+
+    async def _take_in(self, states: Sequence[ObjectState]) -> list[EchoObject]:
+        """Objects for any number of the host's states."""
+        result: list[EchoObject] = []
+        pace = Pace()
+        for start in range(0, len(states), UPDATE_OBJECTS_MAX):
+            result += self._merge(states[start : start + UPDATE_OBJECTS_MAX])
+            if pace.is_due:
+                await pace.rest()
+        return result
 
     def _merge(self, states: Iterable[ObjectState]) -> list[EchoObject]:
         """Objects for the host's states; who holds them hears of what is new in them."""
@@ -683,14 +714,22 @@ class Database:
     async def execute(self, query: PlainQuery) -> list[EchoObject]:
         """The objects that a query finds, own edits included."""
         await self._settle()
-        found = self._merge(await self._query.execute(self._space_id, self._schemas.expanded(query)))
-        await self._fetch_references(found)
+        expanded = self._schemas.expanded(query)
+        with self._reading():
+            found = await self._take_in(await self._query.execute(self._space_id, expanded))
+            await self._fetch_references(found)
+            if self._newer:
+                # What changed while a long answer was taken in need not match any more.
+                found = [one for one in found if one.id not in self._newer or wants(expanded, core_of(one).row())]
         return found
 
     async def _fetch_references(self, sources: Iterable[EchoObject]) -> None:
         """Load what these refer to, one step far, so that reading a reference finds the object."""
         wanted: dict[str, EchoObject] = {}
+        pace = Pace()
         for source in sources:
+            if pace.is_due:
+                await pace.rest()
             core = core_of(source)
             for object_id in references_in([core.data, *core.ends_stored()]):
                 if object_id not in core.references:
@@ -711,9 +750,10 @@ class Database:
     async def search(self, query: PlainQuery) -> list[Hit[EchoObject]]:
         """What a query's search finds, the best first, own edits included."""
         await self._settle()
-        hits = await self._query.search(self._space_id, self._schemas.expanded(query))
-        found = self._merge(one.state for one in hits)
-        await self._fetch_references(found)
+        with self._reading():
+            hits = await self._query.search(self._space_id, self._schemas.expanded(query))
+            found = await self._take_in([one.state for one in hits])
+            await self._fetch_references(found)
         return [Hit(target, one.score, one.snippet) for target, one in zip(found, hits, strict=True)]
 
     async def explain(self, query: PlainQuery) -> contract.QueryPlan:

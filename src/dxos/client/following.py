@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Se
 from dataclasses import replace
 from typing import Any, Final, Protocol, cast, final
 
+from dxos.aio import Pace
 from dxos.client.object import EchoObject
 from dxos.client.observable import call_logged
 from dxos.client.query import QueryUpdate
@@ -77,11 +78,16 @@ class LiveQuery:
     async def begin(self) -> None:
         """Ask the host once; from there on only changes matter."""
         found = await self._ask(replace(self._query, limit=None, offset=0))
+        pace = Pace()
+        for target in found:
+            self._place(target)
+            if pace.is_due:
+                await pace.rest()
         if not self.active:
             return
         self.begun = True
         early, self._early = self._early, {}
-        for target in ({one.id: one for one in found} | early).values():
+        for target in early.values():
             self._place(target)
         self._results = tuple(self._window(found)) if self._ranked and not early else self._select()
         call_logged(self._callback, QueryUpdate(self._results, added=self._results))

@@ -19,6 +19,8 @@ _SIZES = {24: 1, 25: 2, 26: 4, 27: 8}
 _FLOATS = {_HALF: ">e", _SINGLE: ">f", _DOUBLE: ">d"}
 _MAP_16 = 0xB9
 _COUNT_16_MAX = 0xFFFF
+_TINY, _SHORT_MAX = 24, 0xFF  # A length from the one to the other takes one byte of its own.
+_SHORT_TEXT = bytes((_TEXT << 5 | 24,)) + b"%c"
 
 
 def encode(value: Any) -> bytes:
@@ -29,6 +31,11 @@ def encode(value: Any) -> bytes:
 
 
 def _write(out: bytearray, value: Any) -> None:
+    if type(value) is str and value.isascii() and _TINY <= len(value) <= _SHORT_MAX:
+        # Nearly all of a long message are ids and hashes.
+        out += _SHORT_TEXT % len(value)
+        out += value.encode()
+        return
     match value:
         case None:
             out.append(_SIMPLE << 5 | _NULL)
@@ -90,6 +97,10 @@ def _read(data: bytes, at: int, depth_left: int) -> tuple[Any, int]:
         raise DecodeError("A CBOR value that ends too early.")
     major, number = data[at] >> 5, data[at] & 0x1F
     at += 1
+    if major == _TEXT and number == 24 and at < len(data):
+        end = at + 1 + data[at]
+        if end <= len(data):
+            return _text(data[at + 1 : end]), end
     if major == _SIMPLE:
         return _read_simple(data, at, number)
     if size := _SIZES.get(number):

@@ -1,6 +1,7 @@
 """Identifiers that are derived from keys, or made like them: spaces, identities, objects, documents, topics."""
 
 import base64
+import functools
 import hashlib
 import re
 
@@ -16,7 +17,12 @@ _SPACE_ID = re.compile(r"B[A-Z2-7]{32}")
 _ULID_TIME_BYTES, _ULID_RANDOM_BYTES = 6, 10
 _ULID_CHARS = 26
 _UUID_BYTES = 16
+_CHECK_BYTES = 4
+_CHECKED_BYTES = _UUID_BYTES + _CHECK_BYTES
+_DOCUMENT_ID_CHARS_MAX = 28
+_BASE58 = {char: digit for digit, char in enumerate(base58.BITCOIN_ALPHABET.decode())}
 _HYPERCORE = b"hypercore"
+_PARSED_MAX = 16_384  # Document ids that are known to be good: about 3 MB.
 
 
 def _short_id(key: PublicKey) -> str:
@@ -79,17 +85,24 @@ def document_id(uuid: bytes) -> str:
     return base58.b58encode_check(uuid).decode("ascii")
 
 
+@functools.lru_cache(_PARSED_MAX)
 def parse_document_id(text: str) -> bytes:
     """The 16 bytes of a document id.
 
     Raises:
         InvalidKeyError: Not base58 with a checksum, or not an RFC 4122 UUID.
     """
-    try:
-        uuid = base58.b58decode_check(text)
-    except ValueError:
-        raise InvalidKeyError("Not a document id.") from None
-    if len(uuid) != _UUID_BYTES or uuid[8] >> 6 != 0b10 or not 1 <= uuid[6] >> 4 <= 8:
+    number = 0
+    for char in text[:_DOCUMENT_ID_CHARS_MAX]:
+        number = number * 58 + _BASE58.get(char, 1 << 8 * _CHECKED_BYTES)  # A strange character makes it too large.
+    zeros = len(text) - len(text.lstrip("1"))
+    if zeros + (number.bit_length() + 7) // 8 != _CHECKED_BYTES or len(text) > _DOCUMENT_ID_CHARS_MAX:
+        raise InvalidKeyError("Not a document id.")
+    checked = number.to_bytes(_CHECKED_BYTES, "big")
+    uuid = checked[:-_CHECK_BYTES]
+    if hashlib.sha256(hashlib.sha256(uuid).digest()).digest()[:_CHECK_BYTES] != checked[-_CHECK_BYTES:]:
+        raise InvalidKeyError("Not a document id.")
+    if uuid[8] >> 6 != 0b10 or not 1 <= uuid[6] >> 4 <= 8:
         raise InvalidKeyError("A document id is a UUID of RFC 4122.")
     return uuid
 

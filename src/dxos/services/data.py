@@ -1,16 +1,17 @@
 """The data and query services: a client's edits go to the documents, its queries to their rows."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import final
 
 import anyio.lowlevel
 
 from dxos import words
-from dxos.aio import Subscription
+from dxos.aio import Pace, Subscription
 from dxos.echo.query import Query
 from dxos.echo.rows import Path
 from dxos.errors import NotAllowedError
-from dxos.services.contract import Edit, Next, ObjectState, QueryPlan, SearchHit
+from dxos.limits import UPDATE_OBJECTS_MAX
+from dxos.services.contract import Edit, Next, ObjectState, QueryPlan, Receipt, SearchHit
 from dxos.spaces.documents import ObjectEdit, StoredObject
 from dxos.spaces.peer import Peer
 from dxos.spaces.queries import searches
@@ -23,16 +24,23 @@ class DataServiceHost:
     def __init__(self, peer: Peer) -> None:
         self._peer = peer
 
-    def subscribe(self, space_id: str, next: Next[tuple[ObjectState, ...]]) -> Subscription:
+    def subscribe(
+        self, space_id: str, next: Next[tuple[ObjectState, ...]], missed: Callable[[], None] | None = None
+    ) -> Subscription:
         documents = self._peer.documents
         return Subscription(documents.subscribe(space_id, lambda found: next(tuple(map(_state, found)))))
 
-    async def update(self, space_id: str, edits: Sequence[Edit]) -> tuple[ObjectState, ...]:
+    async def update(
+        self, space_id: str, edits: Sequence[Edit], *, receipt: Receipt | None = None
+    ) -> tuple[ObjectState, ...]:
         space = self._peer.spaces.ready(space_id)
         if not space.role.may_write:
             raise NotAllowedError("This identity may read this space, not write to it.", space_id=space_id)
         asked = [ObjectEdit(one.object_id, one.create, one.mutations, one.base_heads) for one in edits]
         return tuple(map(_state, self._peer.documents.update(space_id, asked)))
+
+    def forget(self, client_id: str) -> None:
+        pass
 
     async def flush(self, space_id: str) -> None:
         self._peer.spaces.get(space_id)
@@ -41,7 +49,13 @@ class DataServiceHost:
 
     async def get(self, space_id: str, object_ids: Sequence[str]) -> tuple[ObjectState, ...]:
         self._peer.spaces.get(space_id)
-        return tuple(map(_state, self._peer.documents.get(space_id, object_ids)))
+        pace, states = Pace(), list[ObjectState]()
+        for start in range(0, len(object_ids), UPDATE_OBJECTS_MAX):
+            states += map(_state, self._peer.documents.get(space_id, object_ids[start : start + UPDATE_OBJECTS_MAX]))
+            if pace.is_due:
+                await pace.rest()
+                self._peer.spaces.get(space_id)
+        return tuple(states)
 
 
 @final
@@ -53,7 +67,7 @@ class QueryServiceHost:
 
     async def execute(self, space_id: str, query: Query) -> tuple[ObjectState, ...]:
         await self._prepare(space_id, query)
-        return tuple(map(_state, self._peer.documents.select(space_id, query)))
+        return tuple(map(_state, await self._peer.documents.read(space_id, query)))
 
     async def count(self, space_id: str, query: Query) -> int:
         await self._prepare(space_id, query)
@@ -61,8 +75,12 @@ class QueryServiceHost:
 
     async def search(self, space_id: str, query: Query) -> tuple[SearchHit, ...]:
         await self._prepare(space_id, query)
-        found = self._peer.documents.search(space_id, query)
-        return tuple(SearchHit(_state(one), score, words.snippet(query.search, one.row.data)) for one, score in found)
+        pace, hits = Pace(), list[SearchHit]()
+        for one, score in self._peer.documents.search(space_id, query):
+            hits.append(SearchHit(_state(one), score, words.snippet(query.search, one.row.data)))
+            if pace.is_due:
+                await pace.rest()
+        return tuple(hits)
 
     async def explain(self, space_id: str, query: Query) -> QueryPlan:
         await self._prepare(space_id, query)

@@ -17,11 +17,11 @@ import itertools
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar, final
 
-from dxos.aio import Listeners, Subscription
+from dxos.aio import Listeners, Pace, Subscription
 from dxos.echo import edit, epoch, layout
 from dxos.echo.document import Document, Heads
 from dxos.echo.history import chunk_key, chunk_time_ms
@@ -58,6 +58,7 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 _UUID_BYTES = 16
 _NO_PLACES: Mapping[str, str] = {}
+_WHOLE_SPACE = ""  # Among the ids of objects that were made anew.
 _IS_PROPERTIES = HasType(layout.PROPERTIES_TYPE.rpartition(":")[0])  # Of any version.
 
 
@@ -228,12 +229,31 @@ class Documents:
         """The objects that a query wants, in its order."""
         if query.search and not query.order:
             return [stored for stored, _ in self.search(space, query)]
+        return self._mended(space, lambda: list(self._scan(space, query)))
+
+    async def read(self, space: str, query: Query) -> list[StoredObject]:
+        """As `select`, in pieces where they are many: the objects as they were when the reading began."""
+        if query.search and not query.order:
+            return self.select(space, query)
+        tried: set[str] = set()
+        pace = Pace()
+        while True:
+            found = []
+            try:
+                for stored in self._scan(space, query):
+                    found.append(stored)
+                    if pace.is_due:
+                        await pace.rest()
+            except CorruptionError as error:
+                self._mend_for(space, error, tried)
+            else:
+                return found
+
+    def _scan(self, space: str, query: Query) -> Iterator[StoredObject]:
+        version = next(self._versions)  # Before the rows are taken apart: what changes meanwhile is newer.
         condition, order = to_condition(query), to_order(query)
-        records = self._mended(
-            space,
-            lambda: self._objects.select(space, condition, order=order, limit=query.limit, offset=query.offset),
-        )
-        return [self._stored(record) for record in records]
+        records = self._objects.scan(space, condition, order=order, limit=query.limit, offset=query.offset)
+        return (self._stored(record, version) for record in records)
 
     def search(self, space: str, query: Query) -> list[tuple[StoredObject, float]]:
         """What a query's search finds, the best first, each with how good it is."""
@@ -275,21 +295,24 @@ class Documents:
 
     def _mended(self, space: str, read: Callable[[], T]) -> T:
         """What `read` finds in the rows of a space, once those that are damaged have been made anew."""
-        mended: set[str] = set()
-        scanned = False
+        tried: set[str] = set()
         while True:
             try:
                 return read()
             except CorruptionError as error:
-                object_id, document = error.detail.get("object_id"), error.detail.get("document_id")
-                if isinstance(object_id, str) and isinstance(document, str) and object_id not in mended:
-                    mended.add(object_id)
-                    self._mend(space, object_id, document)
-                elif object_id is None and not scanned:
-                    scanned = True
-                    self._mend_all(space)
-                else:
-                    raise
+                self._mend_for(space, error, tried)
+
+    def _mend_for(self, space: str, error: CorruptionError, tried: set[str]) -> None:
+        """Make anew what a reading stumbled over; raises the error where that was tried before."""
+        object_id, document = error.detail.get("object_id"), error.detail.get("document_id")
+        if isinstance(object_id, str) and isinstance(document, str) and object_id not in tried:
+            tried.add(object_id)
+            self._mend(space, object_id, document)
+        elif object_id is None and _WHOLE_SPACE not in tried:
+            tried.add(_WHOLE_SPACE)
+            self._mend_all(space)
+        else:
+            raise error
 
     def _mend_all(self, space: str) -> None:
         """Look at each row by itself, because SQLite stumbled over one without saying which."""
@@ -316,7 +339,7 @@ class Documents:
             self._objects.remove(space, [object_id])
             self._objects.put(space, [_record(row, document_id) for row in rows])
 
-    def _stored(self, record: ObjectRecord) -> StoredObject:
+    def _stored(self, record: ObjectRecord, version: int | None = None) -> StoredObject:
         row = ObjectRow(
             record.object_id,
             "relation" if record.kind == "relation" else "object",
@@ -327,7 +350,7 @@ class Documents:
             record.meta,
             record.data,
         )
-        return StoredObject(row, next(self._versions), record.heads)
+        return StoredObject(row, next(self._versions) if version is None else version, record.heads)
 
     def place(self, space: str, object_id: str) -> str | None:
         """The document that holds an object; None for an unknown object."""
