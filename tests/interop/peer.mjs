@@ -728,6 +728,12 @@ const commands = {
     return {};
   },
 
+  updateProfile: async (command) => {
+    required(command, 'name');
+    await client.halo.updateProfile({ displayName: command.name });
+    return {};
+  },
+
   devices: async () => ({
     devices: client.halo.devices.get().map((device) => ({
       deviceKey: hex(device.deviceKey),
