@@ -28,6 +28,7 @@ async def test_what_javascript_changed_has_its_time_and_its_author(
         await sees(space, milk.id, title="Oat milk")
         milk.count = 2
         await space.db.flush()
+        await js.sees(space.id, milk.id, {"count": 2})
         await js.do("update", space=space.id, objectId=milk.id, set={"count": 3})
         await sees(space, milk.id, count=3)
         last, ours, theirs, made = await milk.history()
