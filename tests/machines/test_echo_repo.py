@@ -14,7 +14,7 @@ from echo_peers import (
     object_id,
 )
 
-from dxos.echo import edit, messages
+from dxos.echo import edit, messages, sync_message
 from dxos.echo.document import ROOT, Document
 from dxos.echo.layout import ObjectStructure, make_object_document, space_key_of
 from dxos.echo.messages import Collection, CollectionQuery, CollectionState, Sync, Unavailable
@@ -31,9 +31,11 @@ from dxos.echo.repo import (
     WriteRefused,
 )
 from dxos.errors import LimitError, ProtocolError
+from dxos.limits import ROOT_APART_S, ROOT_SETTLE_S
 
 SHARED = SharedSpace(SPACE, SPACE_KEY)
 ONE = make_document_id(1)
+NEW_ROOT, OLD_ROOT = make_document_id(0), make_document_id(90)
 
 
 def put(source: MemorySource, number: int, **values: object) -> None:
@@ -210,6 +212,58 @@ def test_a_peer_that_does_not_send_what_it_has_is_asked() -> None:
             assert document_id == ONE
         case other:
             pytest.fail(f"no request: {other}")
+
+
+def after_an_epoch() -> tuple[MemorySource, RepoSession]:
+    """A session with a peer of 0.8.3 that has a document and is at the root of the epoch before."""
+    alice = MemorySource()
+    fill(alice, 1)
+    make_root_in(alice)
+    session = RepoSession(own_id="a", peer_id="b", source=alice)
+    alice.sessions.append(session)
+    session.share(SharedSpace(SPACE, SPACE_KEY, NEW_ROOT, earlier_root_ids=(OLD_ROOT,)), now=0.0)
+    for asked in (Collection(SPACE), Collection(SPACE, OLD_ROOT)):
+        session.receive(messages.encode(CollectionQuery(asked), sender="b", target="a"), now=0.0)
+    position = Sync(ONE, sync_message.encode_position(alice.index[ONE].heads))
+    session.receive(messages.encode(position, sender="b", target="a"), now=0.0)
+    session.evaluate(now=0.0)
+    return alice, session
+
+
+def said(session: RepoSession, now: float) -> set[str]:
+    """The documents that are spoken of."""
+    decoded = [messages.decode(one) for one in session.evaluate(now=now)]
+    return {one.document_id for one in decoded if isinstance(one, Sync)}
+
+
+def test_a_0_8_3_peer_gets_what_is_new_only_after_it_went_over_to_the_root() -> None:
+    alice, session = after_an_epoch()
+    new = make_document_id(5)
+    alice.add(new, make_object_document(SPACE_KEY, object_id(5), ObjectStructure({})))
+    assert said(session, 1.0) == set()
+    assert session.wake_at == ROOT_APART_S
+    assert not session.in_sync
+    query = CollectionQuery(Collection(SPACE, NEW_ROOT))
+    session.receive(messages.encode(query, sender="b", target="a"), now=3.0)
+    assert said(session, 3.0) == set()
+    assert session.wake_at == 3.0 + ROOT_SETTLE_S
+    assert said(session, 3.0 + ROOT_SETTLE_S) == {new}
+
+
+def test_a_0_8_3_peer_that_stays_at_another_root_gets_what_is_new_all_the_same() -> None:
+    alice, session = after_an_epoch()
+    new = make_document_id(5)
+    alice.add(new, make_object_document(SPACE_KEY, object_id(5), ObjectStructure({})))
+    assert said(session, ROOT_APART_S - 0.1) == set()
+    assert said(session, ROOT_APART_S) == {new}
+
+
+def test_roots_and_what_the_peer_has_wait_for_no_root() -> None:
+    alice, session = after_an_epoch()
+    alice.add(OLD_ROOT, Document.load(alice.held[NEW_ROOT][1]))
+    put(alice, 1, n=2)
+    session.document_changed(NEW_ROOT)
+    assert said(session, 1.0) == {ONE, OLD_ROOT, NEW_ROOT}
 
 
 def test_a_document_of_another_space_is_never_named_nor_served() -> None:

@@ -9,7 +9,8 @@ it returns. Inputs only change state; `evaluate` alone decides what to say.
 2. A document is written under the space that it names in its access map, and never moves to another.
 3. What a peer without the right to write changes stays in a copy of its own, which ends with the connection.
 4. A document that the peer is known to lack, or to have as we had it, travels in one message and is answered by one.
-5. Once both sides told each other the same heads, nothing is sent, and no state is kept but those heads.
+5. A peer of 0.8.3 that goes over to a new root gets documents that it lacks afterwards: `dxos.echo.crossing`.
+6. Once both sides told each other the same heads, nothing is sent, and no state is kept but those heads.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 from typing import Protocol, final
 
 from dxos.echo import messages, sync_message
+from dxos.echo.crossing import Crossings
 from dxos.echo.document import Document, Heads, SyncState
 from dxos.echo.layout import space_key_of
 from dxos.echo.messages import Collection, CollectionQuery, CollectionState, Ignored, Message, Sync, Unavailable
@@ -81,6 +83,7 @@ class SharedSpace:
     space_key: PublicKey
     root_document_id: str | None = None  # None while unknown; the peer may tell.
     remote_may_write: bool = True  # False for a READER.
+    earlier_root_ids: tuple[str, ...] = ()  # Of epochs before the present one.
 
 
 @final
@@ -186,6 +189,8 @@ class RepoSession:
         self._copies: dict[str, _Copy] = {}
         self._syncing: dict[str, None] = {}  # Documents that are being made equal: those whose copy has a state.
         self._due: dict[str, None] = {}  # Documents to say something about, in order.
+        self._crossings = Crossings()
+        self._waiting: dict[str, dict[str, None]] = {}  # Documents due once the peer is at the root, by space.
         self._answers: deque[Unavailable | CollectionQuery | Collection] = deque()
         self._wanted: dict[str, None] = {}  # Documents that the peer has and should send by itself.
         self._progress_at = 0.0
@@ -198,12 +203,13 @@ class RepoSession:
         times = list(self._query_at.values())
         if self._wanted:
             times.append(self._progress_at + SYNC_RETRY_S)
+        times += [self._crossings.free_at(space_id) for space_id in self._waiting]
         return min(times, default=None)
 
     @property
     def in_sync(self) -> bool:
         """Whether there is nothing left to send and nothing is awaited."""
-        return not (self._due or self._answers or self._wanted or self._syncing)
+        return not (self._due or self._answers or self._wanted or self._syncing or self._waiting)
 
     def share(self, space: SharedSpace, *, now: float) -> None:
         """Share a space, or change how it is shared; the peer is asked for its documents at once."""
@@ -214,6 +220,8 @@ class RepoSession:
         """Share a space no longer; messages about its documents are refused from now on."""
         self._spaces.pop(space_id, None)
         self._query_at.pop(space_id, None)
+        self._crossings.forget(space_id)
+        self._waiting.pop(space_id, None)
         for document_id in [*self._copies]:
             entry = self._source.entry(document_id)
             if entry is not None and entry.space_id == space_id:
@@ -270,6 +278,10 @@ class RepoSession:
                 root_id = self._spaces[space_id].root_document_id
                 self._answers.append(CollectionQuery(Collection(space_id, root_id)))
                 self._query_at[space_id] = now + COLLECTION_QUERY_S
+        for space in self._spaces.values():
+            self._crossings.evaluate(space.space_id, space.root_document_id, self._has, now)
+        for space_id in [one for one in self._waiting if now >= self._crossings.free_at(one)]:
+            self._due |= self._waiting.pop(space_id)
         if self._wanted and now >= self._progress_at + SYNC_RETRY_S:
             # The peer heard that we lack these and did not send them: ask for each.
             room = SYNC_PENDING_DOCUMENTS_MAX - self._pending_count
@@ -302,6 +314,9 @@ class RepoSession:
         if entry.space_id not in self._spaces:
             return None
         copy = self._copy(document_id)
+        if not copy.remote and self._must_wait(document_id, entry.space_id, now):
+            self._waiting.setdefault(entry.space_id, {})[document_id] = None
+            return None
         if copy.pending is not None:
             # Another peer was faster; what this one sent so far is not needed.
             self._unpend(copy)
@@ -317,6 +332,12 @@ class RepoSession:
         except CorruptionError:
             self._fail(document_id)
             return None
+
+    def _must_wait(self, document_id: str, space_id: str, now: float) -> bool:
+        """Whether a document that the peer lacks is not for it yet."""
+        space = self._spaces[space_id]
+        is_root = document_id == space.root_document_id or document_id in space.earlier_root_ids
+        return not is_root and now < self._crossings.free_at(space_id)
 
     def _sync(self, document_id: str, copy: _Copy, document: Document, now: float) -> Sync | None:
         heads = document.heads
@@ -357,6 +378,8 @@ class RepoSession:
                 self._receive_unavailable(document_id)
             case CollectionQuery(collection):
                 self._hear_of(collection)
+                if collection.space_id in self._spaces:
+                    self._crossings.hear_query(collection)
                 if collection not in self._answers:
                     self._answer(collection)
             case CollectionState(collection, documents):
@@ -405,6 +428,9 @@ class RepoSession:
                 self._want(document_id, now)
                 missing.append(document_id)
         self._events.append(CollectionCompared(collection.space_id, different + len(missing), tuple(missing)))
+
+    def _has(self, document_id: str) -> bool:
+        return self._source.entry(document_id) is not None
 
     def _is_new(self, document_id: str, heads: Heads) -> bool:
         """Whether a document that a peer has is neither here nor one that was given up as the peer has it."""

@@ -43,6 +43,8 @@ class ReplicatedSpace(Protocol):
     def key(self) -> PublicKey: ...
     @property
     def root_id(self) -> str | None: ...
+    @property
+    def earlier_root_ids(self) -> tuple[str, ...]: ...
 
     def role_of(self, device_key: PublicKey) -> SpaceRole:
         """The role of the identity that an authenticated device belongs to."""
@@ -143,13 +145,16 @@ class _Peer:
             assert link.remote_key is not None
             role = link.space.role_of(link.remote_key)
             if role.is_member:
-                wanted[link.space.id] = SharedSpace(link.space.id, link.space.key, link.space.root_id, role.may_write)
+                space = link.space
+                wanted[space.id] = SharedSpace(
+                    space.id, space.key, space.root_id, role.may_write, space.earlier_root_ids
+                )
         for space_id in [*self._shared]:
             if space_id not in wanted:
                 self._session.unshare(space_id)
-        for space_id, space in wanted.items():
-            if self._shared.get(space_id) != space:
-                self._session.share(space, now=now)
+        for space_id, shared in wanted.items():
+            if self._shared.get(space_id) != shared:
+                self._session.share(shared, now=now)
         self._shared = wanted
         self._changes.notify()
 

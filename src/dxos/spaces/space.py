@@ -136,6 +136,14 @@ class Space:
         url = "" if epoch is None else epoch.automerge_root or ""
         return url.removeprefix("automerge:") or None
 
+    @property
+    def earlier_root_ids(self) -> tuple[str, ...]:
+        """The roots of the epochs before the current one, oldest first."""
+        epochs = (epoch.automerge_root or "" for epoch in self.pipeline.state.epochs)
+        roots = dict.fromkeys(root.removeprefix("automerge:") for root in epochs if root)
+        # An epoch may name the same root again, as those of JavaScript without a migration.
+        return tuple(one for one in roots if one != self.root_id)
+
     def role_of(self, device_key: PublicKey) -> SpaceRole:
         """The role of the identity that an authenticated device belongs to."""
         identity_key = self.connections.get(device_key)
@@ -399,13 +407,10 @@ class Space:
             await self.changes.wait()
 
     def _follow_epochs(self) -> None:
-        epochs = (epoch.automerge_root or "" for epoch in self.pipeline.state.epochs)
-        roots = dict.fromkeys(root.removeprefix("automerge:") for root in epochs if root)
         current = self.root_id
         if current is None:
             return
-        roots.pop(current, None)  # An epoch may name the same root again, as those of JavaScript without a migration.
-        self.epochs.note_roots([*roots, current])
+        self.epochs.note_roots([*self.earlier_root_ids, current])
         if self.epochs.is_due:
             self.epochs.follow(may_write=self.role.may_write)
 
