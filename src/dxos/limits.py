@@ -166,6 +166,39 @@ LINK_DESCRIPTORS_MAX = 64  # Received and not yet taken.
 LINK_BACKLOG_MAX = 128  # Connections that a process has not accepted yet.
 ZYGOTE_ADOPT_S = 5.0  # How long the worker's parent waits for a next leader.
 
+# --- Leader, coordinator, worker ------------------------------------------------------------------------------------
+HOST_TEXT_CHARS_MAX = 512 * 1024  # The settings of a client as JSON.
+LEADER_BEAT_S = 0.5  # A leader moves its heartbeat, and everybody looks at it.
+LEADER_STALE_S = 2.5  # A heartbeat that did not move for this long is that of a frozen process.
+LEADER_TICK_LATE_S = 1.0  # Whoever looks this late was delayed itself, and judges nobody by what it missed.
+LOCK_RETRY_S = 1.0
+STEAL_COOLDOWN_S = 5.0  # A leader this young is not deposed; doubled for each that brought no session.
+LEADER_STEALS_MAX = 4  # Without a session in between.
+LEADER_FAILURES_MAX = 4  # In a row, before the user is told.
+LEADER_RETRY_S_MIN = 1.0  # Pause after a leadership failed; then doubled.
+LEADER_RETRY_S_MAX = 30.0
+HAND_OVER_PAUSE_S = 3.0  # For the newer process to take the lock.
+COORDINATOR_LINKS_MAX = 1_024
+HELLO_TIMEOUT_S = 2.0  # Between a connection and its first message, on both sides.
+LINK_RETRY_S_MIN = 0.01  # For the coordinator's socket of a new leader to appear; then doubled.
+LINK_RETRY_S_MAX = 0.5
+PORT_POLL_S = 0.5
+PORT_TIMEOUT_S = 15.0  # A request for a port not answered for so long is made anew; then doubled.
+PORT_TIMEOUT_S_MAX = 120.0
+WORKER_START_S_MAX = 30.0  # For a new process to import the host, on a machine that is busy.
+WORKER_PING_S = 0.5
+WORKER_STALE_S = 2.0  # A worker that did not answer for this long is killed.
+WORKER_GRACE_S = 3.0  # For a worker to end in order.
+WORKER_KILL_S_MAX = 5.0  # For a killed process to be gone.
+WORKER_STABLE_S = 1.0  # A worker that served this long was a success.
+WORKER_DEATHS_MAX = 3  # Of workers that served shorter, in a row.
+WORKER_ADOPT_S = 5.0  # How long a worker with sessions waits for a next leader.
+WORKER_SESSIONS_MAX = 1_024
+assert LEADER_STALE_S >= 4 * LEADER_BEAT_S, "three late heartbeats must not depose a leader"
+assert LEADER_BEAT_S < LEADER_TICK_LATE_S < LEADER_STALE_S, "a late look is noticed before it can do harm"
+assert WORKER_STALE_S >= 3 * WORKER_PING_S, "two late answers must not kill a worker"
+assert WORKER_ADOPT_S > LEADER_STALE_S + LOCK_RETRY_S, "a worker whose leader was deposed is adopted"
+
 # --- Client and host in two processes -------------------------------------------------------------------------------
 CLIENT_ID_CHARS_MAX = 128
 SESSION_CALLS_MAX = 65_536  # Calls and streams of one client; it has one stream or more for each open space.

@@ -106,6 +106,26 @@ class LeaderLock:
             raise map_os_error(error, "lock the profile's leadership") from error
         return self.try_lock()
 
+    def renew(self, above: int) -> int | None:
+        """Go on leading with a newer id, because the storage has seen one that is not on this disk any more.
+
+        Args:
+            above: The new id is higher.
+
+        Returns:
+            It; None if another process was quicker, and leads or will. Then this one leads no longer.
+        """
+        assert self._id, "only a leader leads on"
+        try:
+            newest = self.newest()
+            if newest is None or newest.id == self._id:
+                # Made while the lock of the old one is held, so that nobody leads in between.
+                self._make(max(self._id, above) + 1)
+        except OSError as error:
+            raise map_os_error(error, "lock the profile's leadership") from error
+        self.release()
+        return self.try_lock()
+
     def beat(self) -> bool:
         """Show that this leader lives; false if it leads no longer, because there is a newer one."""
         assert self._id, "only a leader has a heartbeat"

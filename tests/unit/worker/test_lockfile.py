@@ -136,3 +136,14 @@ def test_only_the_process_that_holds_its_mark_is_killed(tmp_path: Path) -> None:
     (tmp_path / "alive.b").write_text(str(os.getpid()))
     assert not kill_alive(tmp_path / "alive.b", 9), "nobody holds it, and the pid is somebody else's"
     assert not kill_alive(tmp_path / "alive.c", 9)
+
+
+def test_a_leader_leads_on_with_a_higher_id(tmp_path: Path) -> None:
+    alice, bob = lock(tmp_path), lock(tmp_path)
+    alice.try_lock()
+    assert alice.renew(57) == 58
+    assert alice.beat()
+    assert bob.try_lock() is None
+    assert bob.steal(58) == 59
+    assert alice.renew(70) is None, "it was replaced meanwhile"
+    assert files(tmp_path) == ["leader.59"]

@@ -1,0 +1,274 @@
+"""The worker's parent: has imported the host, and forks a worker from it, so that one is there within milliseconds.
+
+    leader ── {"fork": worker} + its link ──▶ zygote ── fork ──▶ worker
+           ◀── {"forked": worker, "pid": …} ──      ◀─ SIGCHLD ──
+           ◀── {"exited": worker} ───────────
+
+It has one thread and no event loop, or it could not fork. It keeps no storage and ends when nobody needs it: at its
+leader's word, when its worker has ended in order and no leader is here, or when none comes within ZYGOTE_ADOPT_S.
+The newest leader is the one it listens to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, Final, final
+
+import dxos
+from dxos.errors import DxosError, LinkError
+from dxos.limits import ZYGOTE_ADOPT_S
+from dxos.version import __version__
+from dxos.worker.links import Deframer, frame, receive_some, send_some
+from dxos.worker.lockfile import AliveMark
+from dxos.worker.places import Places, check_peer, listen, open_places
+
+_HELLO: Final = {"version": __version__}
+
+
+# --- In the leader ---------------------------------------------------------------------------------------------------
+
+
+def spawn_zygote(places: Places) -> socket.socket:
+    """Start a zygote; the leader's end of its link, which is ready at once although the zygote is not. Takes 20 ms.
+
+    Raises:
+        LinkError: This Python cannot start another one.
+    """
+    ours, theirs = socket.socketpair()
+    root = str(Path(dxos.__file__).resolve().parent.parent)
+    inherited = [str(Path(one).absolute()) for one in os.environ.get("PYTHONPATH", "").split(os.pathsep) if one]
+    try:
+        process = subprocess.Popen(  # noqa: S603 - Our own module, run by the Python that runs this.
+            [sys.executable, "-P", "-m", "dxos.worker", str(places.host), str(theirs.fileno())],
+            # Where this package is, however this process found it; relative to another folder it would be lost.
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([root, *inherited])},
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            start_new_session=True,
+        )
+        status = process.wait()
+    except OSError as error:
+        ours.close()
+        raise LinkError(f"No process for the worker can be started ({error.strerror}).") from error
+    finally:
+        theirs.close()
+    if status:
+        ours.close()
+        raise LinkError(f"The worker's process ended at once; {places.log} may say why.", status=status)
+    return ours
+
+
+# --- In the zygote ---------------------------------------------------------------------------------------------------
+
+
+def run(host: str, descriptor: int) -> None:
+    """Be the zygote of a profile, until nobody needs it; in a worker, never returns."""
+    places = open_places(Path(host).parent)
+    connection = socket.socket(fileno=descriptor)
+    connection.set_inheritable(False)
+    from dxos.worker import process  # The host, which is what this process is for.
+
+    gc.collect()
+    gc.freeze()  # Or the first collection in a worker would copy every page of the host.
+    zygote = _Zygote(places, connection)
+    try:
+        worker = zygote.run()
+    finally:
+        zygote.close()
+    if worker is not None:
+        worker_id, mark, link = worker
+        os._exit(process.run_worker(places, worker_id, mark, link))
+
+
+@final
+class _Leader:
+    """The link of one leader, whole messages at a time."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        connection.setblocking(True)
+        connection.settimeout(1)  # Of a send; a leader that does not read is no leader.
+        self.connection = connection
+        self.leadership_id = 0
+        self._deframer = Deframer()
+
+    def receive(self) -> list[tuple[dict[str, Any], int | None]]:
+        """What it says.
+
+        Raises:
+            EOFError: Nothing any more.
+            DxosError, ValueError: Nothing that makes sense.
+        """
+        try:
+            data, descriptors = receive_some(self.connection)
+        except OSError:
+            raise EOFError from None
+        if not data:
+            raise EOFError
+        return [(json.loads(message), one) for message, one in self._deframer.receive(data, descriptors)]
+
+    def send(self, message: dict[str, Any]) -> None:
+        with contextlib.suppress(OSError):
+            data = frame(json.dumps(message).encode())
+            while data:
+                data = data[send_some(self.connection, data, None) :]
+
+    def close(self) -> None:
+        self._deframer.close()
+        self.connection.close()
+
+
+@final
+class _Zygote:
+    def __init__(self, places: Places, connection: socket.socket) -> None:
+        self._places = places
+        self._selector = selectors.DefaultSelector()
+        self._listener = listen(places.zygote)
+        self._identity = os.stat(places.zygote).st_ino
+        self._woken, self._wake = socket.socketpair()
+        self._woken.setblocking(False)
+        self._wake.setblocking(False)
+        signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        self._stopping = False
+        signal.signal(signal.SIGTERM, self._stop)
+        self._selector.register(self._listener, selectors.EVENT_READ)
+        self._selector.register(self._woken, selectors.EVENT_READ)
+        self._links: dict[int, _Leader] = {}
+        self._leader: _Leader | None = None
+        self._workers: dict[int, str] = {}
+        self._deadline = time.monotonic() + ZYGOTE_ADOPT_S
+        self._add(connection)
+
+    def run(self) -> tuple[str, AliveMark, socket.socket] | None:
+        """Serve leaders; in the child of a fork, what it is to work with."""
+        while not self._stopping:
+            timeout = None if self._leader else self._deadline - time.monotonic()
+            if timeout is not None and timeout <= 0:
+                break
+            for key, _ in self._selector.select(timeout):
+                if key.fileobj is self._listener:
+                    self._accept()
+                elif key.fileobj is self._woken:
+                    with contextlib.suppress(BlockingIOError):
+                        self._woken.recv(4_096)
+                    self._reap()
+                elif key.fd in self._links:
+                    worker = self._receive(self._links[key.fd])
+                    if worker is not None:
+                        return worker
+        with contextlib.suppress(OSError):
+            if os.stat(self._places.zygote).st_ino == self._identity:
+                self._places.zygote.unlink()
+        return None
+
+    def close(self) -> None:
+        """Close every descriptor; in a worker these are its parent's."""
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        self._selector.close()
+        for one in (self._listener, self._woken, self._wake):
+            one.close()
+        for link in self._links.values():
+            link.close()
+
+    def _stop(self, *_: object) -> None:
+        self._stopping = True
+
+    def _add(self, connection: socket.socket) -> None:
+        link = _Leader(connection)
+        self._links[connection.fileno()] = link
+        self._selector.register(connection, selectors.EVENT_READ)
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            connection, _ = self._listener.accept()
+            try:
+                check_peer(connection)
+            except DxosError:
+                connection.close()
+                return
+            self._add(connection)
+
+    def _drop(self, link: _Leader) -> None:
+        self._selector.unregister(link.connection)
+        del self._links[link.connection.fileno()]
+        link.close()
+        if link is self._leader:
+            self._leader = None
+            self._deadline = time.monotonic() + ZYGOTE_ADOPT_S
+
+    def _receive(self, link: _Leader) -> tuple[str, AliveMark, socket.socket] | None:
+        try:
+            for message, descriptor in link.receive():
+                match message:
+                    case {"leader": int(leadership_id)}:
+                        self._lead(link, leadership_id)
+                    case {"fork": str(worker_id)} if descriptor is not None and link is self._leader:
+                        worker = self._fork(worker_id, descriptor)
+                        if worker is not None:
+                            return worker
+                    case {"end": True} if link is self._leader:
+                        self._stopping = True
+                    case _:
+                        if descriptor is not None:
+                            os.close(descriptor)
+        except (EOFError, DxosError, ValueError):
+            if link.connection.fileno() in self._links:
+                self._drop(link)
+        return None
+
+    def _lead(self, link: _Leader, leadership_id: int) -> None:
+        if self._leader is not None and self._leader is not link:
+            if leadership_id < self._leader.leadership_id:
+                self._drop(link)  # It was frozen, and does not know yet that it was replaced.
+                return
+            self._drop(self._leader)
+        link.leadership_id = leadership_id
+        self._leader = link
+        link.send({**_HELLO, "pid": os.getpid()})
+
+    def _fork(self, worker_id: str, descriptor: int) -> tuple[str, AliveMark, socket.socket] | None:
+        connection = socket.socket(fileno=descriptor)
+        try:
+            # Locked before the worker exists, so that nobody ever meets one without it.
+            mark = AliveMark(self._places.alive(worker_id))
+        except DxosError:
+            connection.close()  # Which the leader takes for the worker's end.
+            return None
+        pid = os.fork()
+        if pid == 0:
+            return worker_id, mark, connection
+        self._workers[pid] = worker_id
+        mark.write(pid)
+        mark.close()
+        connection.close()
+        assert self._leader is not None
+        self._leader.send({"forked": worker_id, "pid": pid})
+        return None
+
+    def _reap(self) -> None:
+        while self._workers:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            worker_id = self._workers.pop(pid, "")
+            if self._leader is not None:
+                self._leader.send({"exited": worker_id, "status": status})
+            elif status == 0:
+                self._stopping = True  # In order, because nobody is left.
