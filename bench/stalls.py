@@ -3,8 +3,9 @@
     python bench/stalls.py [--count 10000] [--only work|join] [--where 30] [--json FILE]
 
 A task sleeps for a millisecond, again and again, and notes by how much it was late: that is how long any other task of
-an application would have waited. Where other programs use the machine too, what the loop's thread computed meanwhile says
-more. Collecting garbage is part of it; --freeze does what docs/benchmarks.md advises applications to do about that.
+an application would have waited. Where others use the machine too, the time that the loop's thread was computing says
+more. Collecting garbage is part of it, and shown by itself; --freeze does what docs/benchmarks.md advises applications
+to do about it.
 """
 
 import argparse
@@ -48,12 +49,13 @@ class StallMeter:
     """
 
     def __init__(self, where_ms: float | None = None) -> None:
-        self._longest_ms = self._longest_cpu_ms = 0.0
+        self._longest_ms = self._longest_cpu_ms = self._longest_gc_ms = 0.0
         self._where_ms, self._turned_at = where_ms, time.perf_counter()
-        self._thread_id = threading.get_ident()
+        self._thread_id, self._collecting_since = threading.get_ident(), 0.0
 
     async def run(self) -> None:
         """Measure, until cancelled."""
+        gc.callbacks.append(self._collecting)
         if self._where_ms is not None:
             threading.Thread(target=self._watch, daemon=True).start()
         while True:
@@ -65,9 +67,15 @@ class StallMeter:
 
     def take(self) -> dict[str, float]:
         """The longest stall since the last call, by the clock and by what the loop's thread itself computed."""
-        longest = {"stall_ms": self._longest_ms, "stall_cpu_ms": self._longest_cpu_ms}
-        self._longest_ms = self._longest_cpu_ms = 0.0
+        longest = {"stall_ms": self._longest_ms, "stall_cpu_ms": self._longest_cpu_ms, "gc_ms": self._longest_gc_ms}
+        self._longest_ms = self._longest_cpu_ms = self._longest_gc_ms = 0.0
         return longest
+
+    def _collecting(self, phase: str, _: dict[str, int]) -> None:
+        if phase == "start":
+            self._collecting_since = time.thread_time()
+        else:
+            self._longest_gc_ms = max(self._longest_gc_ms, (time.thread_time() - self._collecting_since) * 1e3)
 
     def _watch(self) -> None:
         assert self._where_ms is not None
@@ -286,8 +294,8 @@ async def be_guest(arguments: argparse.Namespace, folder: str) -> None:
 
 def show(name: str, one: dict[str, float]) -> None:
     """One line, as soon as it is known."""
-    stall = f"longest stall {one['stall_ms']:6.1f} ms, computing {one['stall_cpu_ms']:6.1f} ms"
-    print(f"{name:16} {stall}   in {one['seconds']:6.2f} s", flush=True)
+    computing = f"computing {one['stall_cpu_ms']:5.1f} ms, garbage {one['gc_ms']:5.1f} ms"
+    print(f"{name:16} longest stall {one['stall_ms']:6.1f} ms, {computing}   in {one['seconds']:6.2f} s", flush=True)
 
 
 async def measure(count: int, *, runs: int = 1, where_ms: float | None = None) -> dict[str, dict[str, float]]:

@@ -129,7 +129,7 @@ def _csv(objects: Sequence[EchoObject]) -> str:
     from dxos.client.table import write_table
     from dxos.echo.rows import ObjectRow
 
-    return write_table(ObjectRow(one.id, data=one.to_dict()) for one in objects).decode()
+    return "".join(write_table(ObjectRow(one.id, data=one.to_dict()) for one in objects))
 
 
 def _render_plan(document: Mapping[str, Any]) -> RenderableType:

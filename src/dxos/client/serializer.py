@@ -13,12 +13,13 @@ import json
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Protocol, final
+from typing import Any, Final, Protocol, TypeVar, final
 
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
+from dxos.aio import Pace
 from dxos.client.progress import Activities
 from dxos.client.space import Space
 from dxos.client.table import read_table, write_table
@@ -30,6 +31,7 @@ from dxos.keys.ids import is_object_id
 from dxos.limits import ARCHIVE_BYTES_MAX, EXPORT_PAGE_OBJECTS, PARSE_INLINE_BYTES_MAX, UPDATE_OBJECTS_MAX
 from dxos.services.contract import Edit, Next, Progress, Services
 
+T = TypeVar("T")
 VERSION: Final = 1
 PROPERTIES: Final = "dxn:type:dxos.org/type/Properties"  # Of the object that names a space, without its version.
 
@@ -89,7 +91,7 @@ class Serializer:
                 nothing was made.
             StorageError: No room; a part of the objects may be there.
         """
-        rows = [_deserialized(one) for one in _objects(await _parse(data))]
+        rows = await _unhurried(map(_deserialized, _objects(await _parse(data))))
         if len({row.object_id for row in rows}) != len(rows):
             raise InvalidValueError("Two objects have the same id.")
         properties: dict[str, Any] = {}
@@ -115,7 +117,7 @@ class Serializer:
             progress: Called with how many objects are done, and of how many.
         """
         rows = [row async for row in self._rows(space, HasType(type), progress)]
-        return write_table(rows)
+        return "".join(await _unhurried(write_table(rows))).encode()
 
     async def deserialize_table(
         self,
@@ -138,7 +140,7 @@ class Serializer:
         Raises:
             InvalidValueError: Not such a table, or an object that the space has already; nothing was added.
         """
-        rows = read_table(data, type)
+        rows = await _unhurried(read_table(data, type))
         if into is None:
             into = await self._maker.create_space({} if name is None else {"name": name})
         else:
@@ -152,12 +154,14 @@ class Serializer:
         await space.db.flush()  # What was edited a moment ago belongs to it.
         # One answer and not pages, so that it is of one moment.
         found = await self._services.query.execute(space.id, Query(filter=wanted))
+        pace = Pace()
         with self._activities.begin("export", space.id, tell) as told:
             for done, state in enumerate(found, start=1):
                 yield state.row
                 if done % EXPORT_PAGE_OBJECTS == 0 or done == len(found):
                     told(Progress(done, len(found)))
-                    await anyio.lowlevel.checkpoint()
+                if pace.is_due:
+                    await pace.rest()
 
     async def _refuse_present(self, space: Space, rows: Sequence[ObjectRow]) -> None:
         present = await self._services.data.get(space.id, [row.object_id for row in rows])
@@ -178,6 +182,16 @@ class Serializer:
 
     def __repr__(self) -> str:
         return "<Serializer>"
+
+
+async def _unhurried(source: Iterable[T]) -> list[T]:
+    """All that a source gives, with turns for everything else in between."""
+    taken, pace = list[T](), Pace()
+    for one in source:
+        taken.append(one)
+        if pace.is_due:
+            await pace.rest()
+    return taken
 
 
 async def read_file(path: Path) -> bytes:
@@ -213,7 +227,10 @@ async def _parse(data: bytes) -> Any:
     try:
         if len(data) <= PARSE_INLINE_BYTES_MAX:
             return json.loads(data, parse_constant=_refuse)
-        return await anyio.to_thread.run_sync(lambda: json.loads(data, parse_constant=_refuse))
+        # The hook does nothing but let other threads run in between, which the parser alone never does.
+        return await anyio.to_thread.run_sync(
+            lambda: json.loads(data, parse_constant=_refuse, object_hook=lambda found: found)
+        )
     except ValueError as error:
         raise InvalidValueError(f"This is no JSON of a space: {error}.") from None
     except RecursionError:

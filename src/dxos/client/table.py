@@ -11,7 +11,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from dxos.client.state import object_ids
@@ -27,21 +27,24 @@ _MISSING: Final = object()
 _NUMBER_CHARS_MAX: Final = 15  # What is longer, such as an account's number, is text: a number might not hold it.
 
 
-def write_table(rows: Iterable[ObjectRow]) -> bytes:
-    """The table of some objects; columns stand in the order in which they are first met."""
+def write_table(rows: Iterable[ObjectRow]) -> Iterator[str]:
+    """The table of some objects, line by line; columns stand in the order in which they are first met."""
     kept = list(rows)
     # No property is called `id` here; what a peer called so would be taken for the object's own.
     names = list(dict.fromkeys(name for row in kept for name in row.data if name != ID))
-    buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer, lineterminator="\r\n")
-    writer.writerow([ID, *map(_text, names)])
+    yield _line([ID, *map(_text, names)])
     for row in kept:
-        writer.writerow([row.object_id, *(_cell(row.data[name]) if name in row.data else "" for name in names)])
-    return buffer.getvalue().encode()
+        yield _line([row.object_id, *(_cell(row.data[name]) if name in row.data else "" for name in names)])
 
 
-def read_table(data: bytes, type: str | None) -> list[ObjectRow]:
-    """The objects of a table; those without an id get one.
+def _line(cells: list[str]) -> str:
+    buffer = io.StringIO(newline="")
+    csv.writer(buffer, lineterminator="\r\n").writerow(cells)
+    return buffer.getvalue()
+
+
+def read_table(data: bytes, type: str | None) -> Iterator[ObjectRow]:
+    """The objects of a table, one by one; those without an id get one.
 
     Args:
         data: The CSV, in UTF-8; its first line names the columns.
@@ -66,10 +69,14 @@ def read_table(data: bytes, type: str | None) -> list[ObjectRow]:
     names = [_name(cell) for cell in lines[0]]
     if len(set(names)) != len(names) or "" in lines[0]:
         raise InvalidValueError("Two columns of this table have the same name, or one has none.")
-    rows = [_row(number, names, line, type) for number, line in enumerate(lines[1:], start=2) if line]
-    if len({row.object_id for row in rows}) != len(rows):
-        raise InvalidValueError("Two lines of this table have the same id.")
-    return rows
+    met: set[str] = set()
+    for number, line in enumerate(lines[1:], start=2):
+        if line:
+            row = _row(number, names, line, type)
+            if row.object_id in met:
+                raise InvalidValueError("Two lines of this table have the same id.")
+            met.add(row.object_id)
+            yield row
 
 
 def _row(number: int, names: list[str], cells: list[str], type_: str | None) -> ObjectRow:

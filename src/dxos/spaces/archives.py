@@ -57,8 +57,11 @@ async def export_space(documents: DocumentStore, metadata: ArchiveMetadata, spac
     root = _load(documents, metadata.root_id, space)
     if root is None:
         raise CorruptionError("The space's root document is missing.", document_id=metadata.root_id)
+    await anyio.lowlevel.checkpoint()  # Each of these steps takes a while if there are many objects.
     writer.add(metadata.root_id, root.save())
+    await anyio.lowlevel.checkpoint()
     linked = sorted(set(layout.links(root).values()) - {metadata.root_id})
+    await anyio.lowlevel.checkpoint()
     missing = 0
     for done, document_id in enumerate(linked, start=1):
         try:
@@ -108,17 +111,21 @@ class ArchiveImport:
             StorageError: No room; see `undo`.
         """
         root = Document.load_untrusted(untrusted[metadata.root_id])
+        await anyio.lowlevel.checkpoint()  # Each of these steps takes a while if there are many objects.
         links = layout.links(root)
         wanted = sorted({one for one in links.values() if one in untrusted and one != metadata.root_id})
         ids = {metadata.root_id: self._new_id()} | {one: self._new_id() for one in wanted}
         owners: dict[str, set[str]] = {}  # Object ids by document: what each of them may say.
         for object_id, document_id in links.items():
             owners.setdefault(document_id, set()).add(object_id)
+        await anyio.lowlevel.checkpoint()
         lost = layout.replace_links(root, ids)
+        await anyio.lowlevel.checkpoint()
         if lost:
             _log.warning("%d objects are not in the archive, so their links were removed", lost)
         self._finish_root(root)
         self._write([(ids[metadata.root_id], root, layout.materialize(root))])
+        await anyio.lowlevel.checkpoint()
         for start in range(0, len(wanted), IMPORT_DOCUMENTS_BATCH):
             batch = []
             for document_id in wanted[start : start + IMPORT_DOCUMENTS_BATCH]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, final
 
 import anyio
+import anyio.to_thread
 from anyio.abc import TaskGroup
 
 from dxos.echo.archive import ArchiveMetadata, read_archive
@@ -25,6 +26,7 @@ from dxos.halo.genesis import data_space_genesis
 from dxos.halo.roles import SpaceRole
 from dxos.keys import PublicKey
 from dxos.keys.ids import make_object_id, space_id
+from dxos.limits import PARSE_INLINE_BYTES_MAX
 from dxos.spaces.archives import ArchiveImport, ExportedSpace, Tell, export_space, remove_unfinished
 from dxos.spaces.pipeline import ControlPipeline
 from dxos.spaces.space import ACTIVE, INACTIVE, Space, SpaceContext, State
@@ -140,7 +142,10 @@ class Spaces:
             new_object_id=self._new_object_id,
         )
         try:
-            metadata, documents = read_archive(untrusted)
+            if len(untrusted) <= PARSE_INLINE_BYTES_MAX:
+                metadata, documents = read_archive(untrusted)
+            else:
+                metadata, documents = await anyio.to_thread.run_sync(read_archive, untrusted)
             root_id = await copy.run(metadata, documents, tell)
             return await self._found(record, lambda: root_id)
         except BaseException as error:
