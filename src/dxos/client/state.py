@@ -53,6 +53,9 @@ class _ObjectIds:
 object_ids: Final = _ObjectIds()
 
 
+_NO_META: Final[dict[str, Any]] = {}
+
+
 class Home(Protocol):
     """What an object asks of the database it is in."""
 
@@ -113,6 +116,7 @@ class Core:
     __slots__ = (
         "_changed",
         "_nodes",
+        "_references",
         "creating",
         "data",
         "deferred",
@@ -124,8 +128,6 @@ class Core:
         "missing",
         "object_id",
         "owned",
-        "references",
-        "sent",
         "state",
         "type",
         "under_way",
@@ -143,17 +145,23 @@ class Core:
         self.missing = False  # The host was asked, and knows no such object.
         self.deleted = False
         self.ends: tuple[str, str] | None = None  # The DXNs of source and target of a relation made here.
-        self.meta: dict[str, Any] = {}
-        self.unsent: list[Mutation] = []
-        self.sent: list[Mutation] = []
+        self.meta = _NO_META  # Replaced, never changed.
+        self.unsent: list[Mutation] | None = None
         self.creating = False  # The host does not have the object; what is to be sent is the whole of it.
         self.under_way = False
         self.deferred: ObjectState | None = None  # The newest row that came while an own edit was under way.
-        self.references: dict[str, EchoObject] = {}  # Keeps what this object refers to alive while it is.
+        self._references: dict[str, EchoObject] | None = None
         self._nodes: WeakValueDictionary[int, Place] | None = None
         self._changed: Signal[EchoObject] | None = None
 
-    # Both are made when first needed: most of many objects are only read.
+    # These are made when first needed: most of many objects are only read, and have none of them.
+
+    @property
+    def references(self) -> dict[str, EchoObject]:
+        """What this object refers to, by id, which is alive while it is."""
+        if self._references is None:
+            self._references = {}
+        return self._references
 
     @property
     def nodes(self) -> WeakValueDictionary[int, Place]:
@@ -236,6 +244,8 @@ class Core:
             return
         # Before an object is sent for the first time, it is sent as it is then.
         if not (self.creating and not self.under_way):
+            if self.unsent is None:
+                self.unsent = []
             self.unsent.append(mutation)
         self.home.edited(target)
 
@@ -245,13 +255,13 @@ class Core:
         if self.creating:
             data, meta = copy.deepcopy(self.data), copy.deepcopy(self.meta)
             return Edit(self.object_id, create=self._made(meta, data))
-        self.sent, self.unsent = self.unsent, []
+        mutations, self.unsent = tuple(self.unsent or ()), None
         heads = self.state.heads if self.state is not None else ()
-        return Edit(self.object_id, mutations=tuple(self.sent), base_heads=heads)
+        return Edit(self.object_id, mutations=mutations, base_heads=heads)
 
     def settle(self, answer: ObjectState) -> bool:
         """The host has applied what was under way; whether the application sees a difference."""
-        self.under_way, self.creating, self.sent = False, False, []
+        self.under_way, self.creating = False, False
         newest = answer
         for other in (self.deferred, self.state):
             if other is not None and other.version > newest.version:
@@ -261,7 +271,7 @@ class Core:
 
     def roll_back(self) -> bool:
         """The host has refused what was under way: back to what it has; whether the application sees a difference."""
-        self.under_way, self.sent, self.unsent = False, [], []
+        self.under_way, self.unsent = False, None
         if self.creating:
             # As before it was added: the application may correct it and add it again.
             self.home, self.creating = None, False

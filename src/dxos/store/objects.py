@@ -5,6 +5,7 @@
 import json
 import logging
 import re
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, final
@@ -52,6 +53,9 @@ _COLUMNS: Final = (
     "objects.id, documents.id, objects.kind, types.name, objects.deleted, objects.source, objects.target,"
     " objects.meta, objects.data, objects.version, documents.heads, objects.check_sum"
 )
+_DATA: Final = 8  # The place of `objects.data` in these.
+_ROWS_AT_ONCE: Final = 100
+_UNREAD: Final = object()
 _TABLES: Final = (
     "objects JOIN documents ON documents.number = objects.document LEFT JOIN types ON types.number = objects.type"
 )
@@ -247,7 +251,7 @@ class ObjectStore:
             " ORDER BY object_words.rank, objects.id LIMIT ? OFFSET ?",
             [words_sql(search), space_id, *parameters, -1 if limit is None else limit, offset],
         )
-        return [(_record(row[:-1]), -row[-1]) for row in rows]
+        return [(record, -row[-1]) for record, row in zip(_records([row[:-1] for row in rows]), rows, strict=True)]
 
     def count(self, space_id: str, condition: Condition | None = None) -> int:
         """How many objects of a space meet a condition."""
@@ -388,7 +392,28 @@ def _rows_until(looked_at: Sequence[Row], wanted: int) -> int:
     return len(looked_at)
 
 
-def _record(row: Row) -> ObjectRecord:
+def _records(rows: Sequence[Row]) -> list[ObjectRecord]:
+    """The objects of many rows.
+
+    The data of some rows are read as one text, in which the reader makes one string of a name wherever it occurs: that
+    is faster, and a third of the memory of small objects.
+    """
+    found = []
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        part = rows[start : start + _ROWS_AT_ONCE]
+        try:
+            data = json.loads(f"[{','.join([row[_DATA] for row in part])}]")
+        except ValueError:
+            data = []
+        if len(data) == len(part):
+            found += [_record(row, one) for row, one in zip(part, data, strict=True)]
+        else:
+            found += [_record(row, _UNREAD) for row in part]  # One of them is damaged, and the check sum says which.
+    return found
+
+
+def _record(row: Row, read: Any = _UNREAD) -> ObjectRecord:
+    """The object of a row, whose data may have been read already."""
     object_id, document_id, kind, type_name, deleted, source, target, meta, data, version, heads, expected = row
     try:
         checked((meta + data).encode(), expected, what="an object's row")
@@ -396,12 +421,12 @@ def _record(row: Row) -> ObjectRecord:
             object_id,
             document_id,
             kind,
-            type_name,
+            type_name if type_name is None else sys.intern(type_name),
             bool(deleted),
             source,
             target,
             json.loads(meta) if meta != "{}" else {},
-            json.loads(data),
+            json.loads(data) if read is _UNREAD else read,
             version,
             unpack_heads(heads),
         )

@@ -241,4 +241,4 @@ def test_edits_do_what_they_do_to_plain_lists_and_maps(
         expected = outcome(inner, edit)
         assert outcome(live, edit) == expected
         assert one.to_dict() == {"all": plain}
-    assert core_of(one).unsent == []
+    assert not core_of(one).unsent
