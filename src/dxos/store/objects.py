@@ -396,7 +396,7 @@ def _records(rows: Sequence[Row]) -> list[ObjectRecord]:
     """The objects of many rows.
 
     The data of some rows are read as one text, in which the reader makes one string of a name wherever it occurs: that
-    is faster, and a third of the memory of small objects.
+    is faster, and saves 50 bytes for each property.
     """
     found = []
     for start in range(0, len(rows), _ROWS_AT_ONCE):
