@@ -225,6 +225,8 @@ class _Reader:
 
     def _refuse(self, expected: str) -> NoReturn:
         rest = self._text[self._at :].strip()
+        if rest:
+            self._skip()
         shown = rest if len(rest) <= _FOUND_CHARS_MAX else rest[: _FOUND_CHARS_MAX - 1] + "…"
         instead = f", not {shown!r}" if rest else ""
         place = f"{self._option} {self._text!r:.{_SHOWN_CHARS_MAX}}, character {self._at + 1}"

@@ -125,6 +125,95 @@ def test_objects_can_be_chosen_sorted_and_limited(alice: Dx) -> None:
     assert alice.json("object", "list", "Groceries", "--where", "nonsense", code=1)["error"]["code"] == "usage"
 
 
+BOOKS = (
+    '[{"title": "Red", "year": 1990, "tags": ["rare"]}, {"title": "Green", "year": 2001, "tags": [], "lent": null},'
+    ' {"title": "Blue", "year": 1985, "tags": ["rare", "new"], "lent": "Ada"}]'
+)
+
+
+@pytest.mark.parametrize(
+    ("options", "titles"),
+    [
+        (["--where", "year >= 1990"], ["Red", "Green"]),
+        (["--where", "year between 1980 and 1990", "--order-by", "year"], ["Blue", "Red"]),
+        (["--where", "tags contains rare", "--where", "title != Red"], ["Blue"]),
+        (["--where", "lent is null"], ["Red", "Green"]),
+        (["--where", "lent is missing"], ["Red"]),
+        (["--where", "title in Red, Blue", "--order-by", "title", "--desc"], ["Red", "Blue"]),
+        (["--order-by", "year", "--offset", "1", "--limit", "1"], ["Red"]),
+        (["--search", "re*"], ["Red"]),
+        (["--type", "example.org/type/Book"], []),
+        (["--limit", "0"], []),
+    ],
+)
+def test_a_list_is_narrowed(alice: Dx, options: list[str], titles: list[str]) -> None:
+    alice("object", "add", "Groceries", BOOKS)
+    if "--search" in options:
+        (hit,) = alice.json("object", "list", "Groceries", *options)
+        assert (hit["data"]["title"], hit["snippet"]) == ("Red", "[Red]")
+        assert "[Red]" in alice("object", "list", "Groceries", *options)
+        return
+    found = alice.json("object", "list", "Groceries", *options)
+    assert [one["data"]["title"] for one in found] == titles
+    if "--limit" not in options:
+        assert alice.json("object", "list", "Groceries", *options, "--count") == {"count": len(titles)}
+
+
+def test_a_list_can_be_csv_a_number_or_a_plan(alice: Dx) -> None:
+    alice("object", "add", "Groceries", BOOKS)
+    head, *lines = alice("object", "list", "Groceries", "--where", "year < 2000", "--csv").splitlines()
+    assert sorted(head.split(",")) == ["id", "lent", "tags", "title", "year"]
+    assert [line.count("rare") for line in lines] == [1, 1]
+    assert alice("object", "list", "Groceries", "--count") == "3\n"
+    plan = alice.json("object", "list", "Groceries", "--explain")
+    assert set(plan) == {"index", "rows", "steps"}
+    assert "none: all are looked at" in alice("object", "list", "Groceries", "--explain")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--count", "--csv"],
+        ["--count", "--explain"],
+        ["--csv", "--json"],
+        ["--count", "--limit", "1"],
+        ["--where", "year => 1"],
+        ["--order-by", "year desc"],
+        ["--search", "***"],
+    ],
+)
+def test_what_cannot_be_listed_is_refused_with_the_reason(alice: Dx, options: list[str]) -> None:
+    alice("object", "list", "Groceries", *options, code=1)
+    assert options[0] in alice.said or "no word" in alice.said
+
+
+def test_what_a_space_keeps_for_itself_is_listed_on_request_only(alice: Dx) -> None:
+    alice("object", "add", "Groceries", "{}")
+    assert [one["data"] for one in alice.json("object", "list", "Groceries")] == [{}]
+    assert [one["data"] for one in alice.json("object", "list", "Groceries", "--all")] == [{"name": "Groceries"}, {}]
+    assert alice.json("space", "info", "Groceries")["objects"] == 1
+
+
+def test_changes_are_shown_undone_and_done_again(alice: Dx) -> None:
+    (milk,) = alice.json("object", "add", "Groceries", '{"title": "Milk"}')
+    alice("object", "update", "Groceries", milk["id"], '{"title": "Oat milk"}')
+    newest, oldest = alice.json("object", "history", "Groceries", milk["id"])
+    assert (newest["who"], newest["what"]) == ("here", "title: 'Milk' → 'Oat milk'")
+    assert newest["differences"] == [{"path": ["title"], "kind": "changed", "before": "Milk", "after": "Oat milk"}]
+    assert oldest["what"] == "title: + 'Milk'"
+    assert "Oat milk" in alice("object", "history", "Groceries", milk["id"], "--limit", "1")
+    assert alice("object", "undo", "Groceries") == "Done.\n"
+    assert alice.json("object", "get", "Groceries", milk["id"]) == milk
+    assert alice.json("object", "redo", "Groceries", milk["id"]) == {"redo": True}
+    assert alice.json("object", "get", "Groceries", milk["id"])["data"] == {"title": "Oat milk"}
+    assert "nothing to redo" in alice("object", "redo", "Groceries")
+    alice("object", "remove", "Groceries", milk["id"])
+    assert [one["id"] for one in alice.json("object", "list", "Groceries", "--deleted")] == [milk["id"]]
+    assert alice.json("object", "history", "Groceries", milk["id"])
+    alice("object", "undo", "Groceries", milk["id"])
+    assert alice.json("object", "list", "Groceries", "--deleted") == []
+
+
 @pytest.mark.parametrize("value", ["{", "nonsense", "3", '["a"]', "[" * 100_000, '{"a": NaN}', '"text"', ""])
 def test_what_is_no_object_is_refused_and_nothing_is_added(alice: Dx, value: str) -> None:
     before = alice.json("object", "list", "Groceries")
