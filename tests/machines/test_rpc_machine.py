@@ -151,7 +151,7 @@ def test_goodbye_is_answered_and_fails_the_calls_of_both() -> None:
     assert isinstance(ours, Ended)
     assert isinstance(ours.error, BrokenError)
     to_alice, to_bob = exchange(alice, bob)
-    assert to_alice[-1] == to_bob[-1] == Closed()
+    assert to_alice[-1] == to_bob[-1] == Closed(in_order=True)
     assert alice.state is bob.state is State.CLOSED
     with pytest.raises(BrokenError):
         alice.call(METHOD, REQUEST)

@@ -93,7 +93,11 @@ class Client:
             # Not at the top: a client of a worker does not pay for the host.
             from dxos.services.local import LocalServices
 
-            self._services = LocalServices(self._config.data_root, self._config.signal_servers)
+            self._services = LocalServices(
+                self._config.data_root,
+                self._config.signal_servers,
+                backup_passphrase=self._config.backup_passphrase,
+            )
         return self._services
 
     @property
@@ -431,6 +435,8 @@ class _Runtime:
         self.invitations.open()
         self.halo._open()
         self._streams.append(self.services.spaces.query_spaces(self._receive_spaces))
+        # Whatever the streams had to tell at once, has been told before this is answered.
+        await self.services.system.get_platform()
 
     async def flush(self) -> None:
         """Have everything that was edited be durable."""

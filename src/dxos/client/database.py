@@ -524,7 +524,7 @@ class Database:
         """Follow the host's rows; whether they were not followed before."""
         if self._rows is not None or self._closed:
             return False
-        self._rows = self._data.subscribe(self._space_id, self._receive)
+        self._rows = self._data.subscribe(self._space_id, self._receive, missed=self._missed)
         return True
 
     def pause(self) -> None:
@@ -539,6 +539,20 @@ class Database:
         for row in await self._find_rows(PlainQuery(HasType(SCHEMA_TYPE))):
             self._schemas.learn(row)
         self._retype(list(self._objects.values()))
+        for query in self._live.queries():
+            with self._reading():
+                await self._take_in(await self._query.execute(self._space_id, query), is_news=True)
+
+    def _missed(self) -> None:
+        """Another host has taken over: what changed between the two is asked for."""
+        self._spawn(self._catch_up)
+
+    async def _catch_up(self) -> None:
+        try:
+            await self.refresh()
+        except DxosError as error:
+            # The space is not open yet on the new host: it is refreshed when it is.
+            _log.debug("space %s could not catch up: %s", self._space_id, error)
 
     async def drain(self) -> None:
         """Send what is unsent, then nothing again."""
@@ -687,23 +701,26 @@ class Database:
             if not self._readings:
                 self._newer.clear()
 
-    async def _take_in(self, states: Sequence[ObjectState]) -> list[EchoObject]:
-        """Objects for any number of the host's states."""
+    async def _take_in(self, states: Sequence[ObjectState], *, is_news: bool = False) -> list[EchoObject]:
+        """Objects for any number of the host's states; `is_news`: queries hear also of those nobody held."""
         result: list[EchoObject] = []
         pace = Pace()
         for start in range(0, len(states), UPDATE_OBJECTS_MAX):
-            result += self._merge(states[start : start + UPDATE_OBJECTS_MAX])
+            result += self._merge(states[start : start + UPDATE_OBJECTS_MAX], is_news=is_news)
             if pace.is_due:
                 await pace.rest()
         return result
 
-    def _merge(self, states: Iterable[ObjectState]) -> list[EchoObject]:
+    def _merge(self, states: Iterable[ObjectState], *, is_news: bool = False) -> list[EchoObject]:
         """Objects for the host's states; who holds them hears of what is new in them."""
         result, changed = [], []
         for state in states:
             target = self._objects.get(state.row.object_id)
             if target is None:
-                result.append(self._hold(state))
+                target = self._hold(state)
+                result.append(target)
+                if is_news:
+                    changed.append(target)
                 continue
             result.append(target)
             if core_of(target).receive(state):

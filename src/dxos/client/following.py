@@ -103,6 +103,11 @@ class LiveQuery:
             return []
 
     @property
+    def query(self) -> PlainQuery:
+        """What is asked."""
+        return self._query
+
+    @property
     def filter(self) -> Filter:
         """What all matches meet."""
         return self._query.filter
@@ -223,6 +228,10 @@ class LiveQueries:
 
     def __len__(self) -> int:
         return len(self._known)
+
+    def queries(self) -> list[PlainQuery]:
+        """What all that have begun match, whatever part of it they show."""
+        return [replace(one.query, limit=None, offset=0) for one in self._known if one.begun]
 
     def add(self, live: LiveQuery) -> None:
         """Follow changes for one more."""

@@ -4,7 +4,8 @@ In one process a call is a direct call; across processes the same names travel a
 frozen values of plain data, never live objects, and whoever implements a service raises errors of `dxos.errors` only.
 
 A stream is a callback: `subscribe_…(next)` calls `next` at once with the present value where there is one, then once
-for each change, in order, on the event loop, until `unsubscribe()`. Callbacks must not block and must not raise.
+for each change, in order, on the event loop, until `unsubscribe()`. Callbacks must not block and must not raise. Across
+processes the present value comes a moment later, but before the answer to any call that is made afterwards.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -59,10 +60,26 @@ class SystemStatus(int, Enum):
     ACTIVE = 1
 
 
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """What a host runs on."""
+
+    version: str  # Of this package.
+    python: str  # Such as "3.12.4".
+    system: str  # Such as "Linux 6.8".
+    pid: int  # Of the host's process.
+
+
 class SystemService(Protocol):
     """The host itself."""
 
-    def query_status(self, next: Next[SystemStatus]) -> Subscription: ...
+    def query_status(self, next: Next[SystemStatus | None]) -> Subscription:
+        """Whether the host works; None while nothing is heard of it."""
+        ...
+
+    async def get_platform(self) -> Platform:
+        """What the host runs on."""
+        ...
 
     async def reset(self) -> None:
         """Wipe the profile's storage, identity, keys and spaces, as soon as the provider is closed, which is next."""
@@ -459,15 +476,34 @@ class Edit:
     base_heads: tuple[bytes, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """Which update of which client this is, so that the host knows one that it has applied already."""
+
+    client_id: str  # Of one client for its whole life; at most CLIENT_ID_CHARS_MAX.
+    sequence: int  # Grows with each update of the client; those of one space are asked for one after the other.
+
+
 class DataService(Protocol):
     """Objects of a space."""
 
-    def subscribe(self, space_id: str, next: Next[tuple[ObjectState, ...]]) -> Subscription:
-        """Every object that changes from now on, whoever changed it, once per change; nothing at first."""
+    def subscribe(
+        self, space_id: str, next: Next[tuple[ObjectState, ...]], *, missed: Callable[[], None] | None = None
+    ) -> Subscription:
+        """Every object that changes from now on, whoever changed it, once per change; nothing at first.
+
+        `missed` is called when changes may have been missed, because another host has taken over: whoever asks from
+        then on, and goes on listening, has all of them.
+        """
         ...
 
-    async def update(self, space_id: str, edits: Sequence[Edit]) -> tuple[ObjectState, ...]:
+    async def update(
+        self, space_id: str, edits: Sequence[Edit], *, receipt: Receipt | None = None
+    ) -> tuple[ObjectState, ...]:
         """Apply edits as one transaction: all or none. It is seen by subscribers before this returns.
+
+        An update whose receipt the host has is not applied again, and answered all the same. While a space that was
+        open is opening again, this waits.
 
         Returns:
             The new state of each edited object, in the order of `edits`.
@@ -477,6 +513,10 @@ class DataService(Protocol):
             ObjectNotFoundError: An edited object does not exist.
             StorageFullError: Nothing was written.
         """
+        ...
+
+    def forget(self, client_id: str) -> None:
+        """This client makes no more updates: its receipts are not needed."""
         ...
 
     async def flush(self, space_id: str) -> None:

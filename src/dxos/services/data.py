@@ -25,7 +25,7 @@ class DataServiceHost:
         self._peer = peer
 
     def subscribe(
-        self, space_id: str, next: Next[tuple[ObjectState, ...]], missed: Callable[[], None] | None = None
+        self, space_id: str, next: Next[tuple[ObjectState, ...]], *, missed: Callable[[], None] | None = None
     ) -> Subscription:
         documents = self._peer.documents
         return Subscription(documents.subscribe(space_id, lambda found: next(tuple(map(_state, found)))))

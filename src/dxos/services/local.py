@@ -23,6 +23,7 @@ from dxos.services.invitations import InvitationsServiceHost
 from dxos.services.spaces import SpacesServiceHost
 from dxos.services.system import NetworkServiceHost, SystemServiceHost
 from dxos.spaces.peer import Peer, open_peer
+from dxos.store.backup import sealed_writer
 from dxos.store.profile import Profile, reset_profile
 
 
@@ -54,6 +55,7 @@ class LocalServices:
 
     Args:
         path: Folder of the profile; None keeps everything in memory.
+        backup_passphrase: Seals the backup that is made before a migration; None: it is as open as the profile.
         signal_servers: WebSocket URLs of signalling servers; none: this peer stays alone.
         signal: Makes another way to find peers; for tests.
         transport: Makes another way to connect them than TCP; for tests.
@@ -66,12 +68,13 @@ class LocalServices:
         path: Path | None,
         signal_servers: Sequence[str] = (),
         *,
+        backup_passphrase: str | None = None,
         signal: Callable[[], Signal] | None = None,
         transport: Callable[[], Transport] | None = None,
         random: Callable[[int], bytes] = secrets.token_bytes,
         now_ms: Callable[[], int] = unix_ms,
     ) -> None:
-        self._path = path
+        self._path, self._backup_passphrase = path, backup_passphrase
         servers = list(signal_servers)
         self._signal = signal or (lambda: SignalClient(servers, random=random))
         self._transport = transport or TcpTransport
@@ -81,7 +84,7 @@ class LocalServices:
 
     async def __aenter__(self) -> Services:
         signal, transport = self._signal(), self._transport()  # Before the profile, which they would leave locked.
-        profile = Profile.open(self._path)
+        profile = Profile.open(self._path, write_sealed=sealed_writer(self._path, self._backup_passphrase))
         async with AsyncExitStack() as stack:
             peer = await stack.enter_async_context(
                 open_peer(

@@ -1,8 +1,12 @@
 """The system and network services: whether the host works, and what the network looks like from here."""
 
+import os
+import platform
 from collections.abc import Callable
 from pathlib import Path
 from typing import final
+
+import anyio.lowlevel
 
 from dxos.aio import Listeners, Subscription
 from dxos.errors import UsageError
@@ -11,12 +15,14 @@ from dxos.services.contract import (
     ConnectionState,
     NetworkStatus,
     Next,
+    Platform,
     Progress,
     SignalState,
     SignalStatus,
     SystemStatus,
 )
 from dxos.spaces.peer import Peer
+from dxos.version import __version__
 
 
 @final
@@ -29,9 +35,14 @@ class SystemServiceHost:
         self._status = SystemStatus.ACTIVE
         self._listeners: Listeners[SystemStatus] = Listeners()
 
-    def query_status(self, next: Next[SystemStatus]) -> Subscription:
+    def query_status(self, next: Next[SystemStatus | None]) -> Subscription:
         next(self._status)
         return self._listeners.subscribe(next)
+
+    async def get_platform(self) -> Platform:
+        await anyio.lowlevel.checkpoint()
+        system = f"{platform.system()} {platform.release()}"
+        return Platform(__version__, platform.python_version(), system, os.getpid())
 
     def closed(self) -> None:
         """Tell that the host has ended."""

@@ -111,6 +111,8 @@ class Ended:
 class Closed:
     """The channel is over; the last event."""
 
+    in_order: bool = False  # Whether the peer said goodbye.
+
 
 Event = Opened | Requested | StreamStopped | Answered | StreamReady | Ended | Closed
 
@@ -127,12 +129,13 @@ class RpcPeer:
 
     Args:
         handshake: Without it the peer is open at once, and `open` is neither sent nor answered.
+        calls_max: How many calls of the other side may be unanswered, and how many of its streams open.
     """
 
-    def __init__(self, *, handshake: bool = True) -> None:
+    def __init__(self, *, handshake: bool = True, calls_max: int = RPC_CALLS_MAX) -> None:
         self.state = State.OPENING
         self.outgoing: deque[bytes] = deque()
-        self._handshake = handshake
+        self._handshake, self._calls_max = handshake, calls_max
         self._calls: dict[int, _Call] = {}  # Ours, unanswered.
         self._served: set[int] = set()  # Theirs, unanswered.
         self._streams: set[int] = set()  # Theirs, that we have not ended.
@@ -170,7 +173,7 @@ class RpcPeer:
 
         Args:
             method: `package.Service.Method`.
-            payload: The request.
+            payload: The request; in an envelope already, or it is put into one.
             deadline: When to give up, on the clock of `now`; a stream's deadline counts until its first event.
             stream: Whether the answer is a stream.
 
@@ -250,13 +253,16 @@ class RpcPeer:
 
     def abort(self) -> list[Event]:
         """The channel is gone: fail our calls."""
+        return self._close(in_order=False)
+
+    def _close(self, *, in_order: bool) -> list[Event]:
         if self.state is State.CLOSED:
             return []
         self._move("closed")
         self._retry_at = None
         self._served.clear()
         self._streams.clear()
-        return [*self._fail_calls(), Closed()]
+        return [*self._fail_calls(), Closed(in_order)]
 
     # --- Time -------------------------------------------------------------------------------------------------------
 
@@ -306,7 +312,7 @@ class RpcPeer:
             case "bye":
                 if self.state in (State.OPENING, State.OPEN):
                     self._send(rpc_pb2.RpcMessage(bye=rpc_pb2.Bye()))
-                return self.abort()
+                return self._close(in_order=True)
         raise ProtocolError("A message of a kind unknown here.")
 
     def _request(self, request: rpc_pb2.Request) -> list[Event]:
@@ -315,8 +321,8 @@ class RpcPeer:
             return []
         if request.id in self._served or request.id in self._streams:
             raise ProtocolError("Two calls with one number.")
-        if max(len(self._served), len(self._streams)) >= RPC_CALLS_MAX:
-            raise LimitError("Too many unanswered calls.", calls_max=RPC_CALLS_MAX)
+        if max(len(self._served), len(self._streams)) >= self._calls_max:
+            raise LimitError("Too many unanswered calls.", calls_max=self._calls_max)
         if len(request.method) > METHOD_CHARS_MAX:
             raise LimitError("The name of a method is too long.", chars_max=METHOD_CHARS_MAX)
         (self._streams if request.stream else self._served).add(request.id)
@@ -387,7 +393,7 @@ class RpcPeer:
 
 
 def _pack(payload: Message) -> values_pb2.Any:
-    packed = pack_any(payload, dot=True)
+    packed = payload if isinstance(payload, values_pb2.Any) else pack_any(payload, dot=True)
     if len(packed.value) > PAYLOAD_BYTES_MAX:
         raise UsageError("A message is too long.", bytes=len(packed.value), bytes_max=PAYLOAD_BYTES_MAX)
     return packed

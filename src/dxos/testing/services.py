@@ -65,10 +65,12 @@ from dxos.services.contract import (
     Next,
     ObjectState,
     PipelineState,
+    Platform,
     Presence,
     Profile,
     Progress,
     QueryPlan,
+    Receipt,
     SearchHit,
     SpaceArchive,
     SpaceInfo,
@@ -338,8 +340,12 @@ class _Service:
 
 
 class _System(_Service):
-    def query_status(self, next: Next[SystemStatus]) -> Subscription:
-        return _Stream(lambda: SystemStatus.ACTIVE).subscribe(next)
+    def query_status(self, next: Next[SystemStatus | None]) -> Subscription:
+        return _Stream[SystemStatus | None](lambda: SystemStatus.ACTIVE).subscribe(next)
+
+    async def get_platform(self) -> Platform:
+        await anyio.lowlevel.checkpoint()
+        return Platform("fake", "3", "fake", 0)
 
     async def reset(self) -> None:
         await self._called("system.reset")
@@ -666,10 +672,14 @@ class _Spaces(_Service):
 
 
 class _Data(_Service):
-    def subscribe(self, space_id: str, next: Next[tuple[ObjectState, ...]]) -> Subscription:
+    def subscribe(
+        self, space_id: str, next: Next[tuple[ObjectState, ...]], *, missed: Callable[[], None] | None = None
+    ) -> Subscription:
         return self._host.shared(space_id).changes.subscribe(next)
 
-    async def update(self, space_id: str, edits: Sequence[Edit]) -> tuple[ObjectState, ...]:
+    async def update(
+        self, space_id: str, edits: Sequence[Edit], *, receipt: Receipt | None = None
+    ) -> tuple[ObjectState, ...]:
         await self._called("data.update")
         if self._host.held is not None:
             await self._host.held.wait()
@@ -690,6 +700,9 @@ class _Data(_Service):
         if state is None:
             raise ObjectNotFoundError(f"There is no object {edit.object_id}.")
         return apply_to_row(state.row, edit.mutations)
+
+    def forget(self, client_id: str) -> None:
+        pass
 
     async def flush(self, space_id: str) -> None:
         await self._called("data.flush")

@@ -1,0 +1,232 @@
+"""Serves the services of a host to one client, on one stream.
+
+    serve ─▶ [Port: frames, calls] ─▶ arguments decoded ─▶ the service ─▶ result encoded, long ones in pieces
+                └── ends: with its stream, at goodbye, or when the client breaks the rules; nobody else notices
+
+What is told to many clients at once is encoded once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Final, final
+
+import anyio
+import anyio.lowlevel
+from anyio.abc import ByteStream, TaskGroup
+
+from dxos.aio import unwrap_group
+from dxos.errors import DxosError, LimitError, PeerError, ProtocolError
+from dxos.limits import (
+    ARCHIVE_BYTES_MAX,
+    HOST_HEARTBEAT_S,
+    SESSION_PIECE_BYTES,
+    SESSION_PIECE_ITEMS,
+    SESSION_RUNNING_MAX,
+)
+from dxos.services.codec import Codec, codec_of
+from dxos.services.contract import Receipt, Services, Subscription
+from dxos.services.methods import Method, Repeat, all_methods
+from dxos.services.port import BYTES, ERROR, ITEMS, PROGRESS, UPLOAD, VALUE, Port
+from dxos.teleport.rpc import Closed, Event, Requested, StreamStopped
+from dxos.wire.proto import values_pb2
+
+_STATUS: Final = ("system", "query_status")
+_log = logging.getLogger(__name__)
+
+
+async def serve(services: Services, stream: ByteStream, *, client_id: str) -> None:
+    """Serve one client until it says goodbye, its stream ends, or it breaks the rules, which is logged.
+
+    Args:
+        services: Of a host that is open for as long.
+        stream: Connected to the client; closed when this returns.
+        client_id: Of the client, whatever session it is in: by it, an update that is sent again is known.
+    """
+    session = _Session(services, stream, client_id)
+    try:
+        with unwrap_group():
+            await session.run()
+    except PeerError as error:
+        _log.warning("The session of client %s was ended: %s", client_id, error)
+    except Exception:  # noqa: BLE001 - The top of a task.
+        # A bug that one client meets must not end the others.
+        _log.exception("The session of client %s failed", client_id)
+
+
+@final
+class _Session:
+    def __init__(self, services: Services, stream: ByteStream, client_id: str) -> None:
+        self._services, self._client_id = services, client_id
+        self._port = Port(stream, self._handle, is_busy=lambda: self._running >= SESSION_RUNNING_MAX)
+        self._tasks: TaskGroup | None = None
+        self._calls: dict[int, anyio.CancelScope] = {}
+        self._streams: dict[int, Subscription] = {}
+        self._running = 0
+        self._statuses: dict[int, values_pb2.Any] = {}  # What is told again as a sign of life.
+        self._upload = bytearray()
+
+    async def run(self) -> None:
+        try:
+            async with anyio.create_task_group() as self._tasks:
+                self._tasks.start_soon(self._beat)
+                await self._port.run()
+                self._tasks.cancel_scope.cancel()
+        finally:
+            for one in self._streams.values():
+                one.unsubscribe()
+
+    async def _beat(self) -> None:
+        while True:
+            await anyio.sleep(HOST_HEARTBEAT_S)
+            for number, status in self._statuses.items():
+                self._send(number, status)
+
+    # --- Events -----------------------------------------------------------------------------------------------------
+
+    def _handle(self, event: Event) -> None:
+        match event:
+            case Requested(number, name, payload, stream):
+                self._request(number, name, payload, stream)
+            case StreamStopped(number):
+                self._stop(number)
+            case Closed(in_order):
+                if in_order:
+                    self._services.data.forget(self._client_id)
+
+    def _request(self, number: int, name: str, payload: values_pb2.Any, stream: bool) -> None:
+        if name == UPLOAD:
+            if len(self._upload) + len(payload.value) > ARCHIVE_BYTES_MAX:
+                raise LimitError("The arguments of a call are too long.", bytes_max=ARCHIVE_BYTES_MAX)
+            self._upload += payload.value
+            self._port.rpc.respond(number, values_pb2.Any(type_url=VALUE))
+            return
+        method = all_methods().get(name)
+        if method is None or not stream:
+            self._fail(number, ProtocolError(f"This host has no method {name:.80}."))
+            return
+        content = payload.value
+        if self._upload:
+            content, self._upload = bytes(self._upload) + content, bytearray()
+        values = method.arguments.unpack(content)
+        if method.stream is not None:
+            self._subscribe(number, method, values)
+            return
+        assert self._tasks is not None
+        self._running += 1
+        scope = self._calls[number] = anyio.CancelScope()
+        self._tasks.start_soon(self._call, number, method, values, scope)
+
+    def _stop(self, number: int) -> None:
+        self._statuses.pop(number, None)
+        found = self._streams.pop(number, None)
+        if found is not None:
+            found.unsubscribe()
+        scope = self._calls.get(number)
+        if scope is not None:
+            scope.cancel()
+
+    # --- Streams ----------------------------------------------------------------------------------------------------
+
+    def _subscribe(self, number: int, method: Method, values: tuple[Any, ...]) -> None:
+        codec, is_status = method.item, (method.service, method.attribute) == _STATUS
+
+        def tell(value: Any) -> None:
+            message = _encoded(codec, value)
+            if is_status:
+                self._statuses[number] = message
+            self._send(number, message)
+
+        positional, keyword = method.split(values)
+        if "missed" in method.hints:
+            keyword["missed"] = lambda: None
+        try:
+            self._streams[number] = self._function(method)(*positional, next=tell, **keyword)
+        except DxosError as error:
+            self._fail(number, error)
+
+    def _send(self, number: int, message: values_pb2.Any) -> None:
+        self._port.rpc.send_item(number, message)
+        self._flush()
+
+    def _flush(self) -> None:
+        try:
+            self._port.flush()
+        except LimitError as error:
+            # In the middle of whatever the host was doing: only this session ends of it.
+            _log.warning("The session of client %s is ended: %s", self._client_id, error)
+            assert self._tasks is not None
+            self._tasks.cancel_scope.cancel()
+
+    # --- Calls ------------------------------------------------------------------------------------------------------
+
+    async def _call(self, number: int, method: Method, values: tuple[Any, ...], scope: anyio.CancelScope) -> None:
+        try:
+            with scope:
+                positional, keyword = method.split(values)
+                if method.has_progress:
+                    keyword["next"] = self._teller(number, method.item)
+                if method.repeat is Repeat.RECEIPT and isinstance(keyword["receipt"], Receipt):
+                    keyword["receipt"] = replace(keyword["receipt"], client_id=self._client_id)
+                try:
+                    result = await self._function(method)(*positional, **keyword)
+                    await self._answer(number, method, result)
+                except DxosError as error:
+                    self._fail(number, error)
+                except Exception as error:  # noqa: BLE001 - The top of a task.
+                    # A bug in one call must not end the host.
+                    _log.exception("%s failed", method.name)
+                    self._fail(number, DxosError(f"The host failed in {method.attribute}: {type(error).__name__}."))
+        finally:
+            del self._calls[number]
+            self._running -= 1
+            self._port.resume()
+
+    def _function(self, method: Method) -> Callable[..., Any]:
+        return getattr(getattr(self._services, method.service), method.attribute)  # type: ignore[no-any-return]
+
+    def _teller(self, number: int, codec: Codec) -> Callable[[Any], None]:
+        return lambda value: self._send(number, values_pb2.Any(type_url=PROGRESS, value=codec.pack(value)))
+
+    async def _answer(self, number: int, method: Method, result: Any) -> None:
+        rpc = self._port.rpc
+        if method.is_list:
+            first = 0
+            while len(result) - first > SESSION_PIECE_ITEMS:
+                piece = result[first : first + SESSION_PIECE_ITEMS]
+                rpc.send_item(number, values_pb2.Any(type_url=ITEMS, value=method.result.pack(piece)))
+                first += SESSION_PIECE_ITEMS
+                self._flush()
+                await anyio.lowlevel.checkpoint()
+                await self._port.wait_room()
+            result = result[first:]
+        content = method.result.pack(result)
+        start = 0
+        while len(content) - start > SESSION_PIECE_BYTES:
+            piece = content[start : start + SESSION_PIECE_BYTES]
+            rpc.send_item(number, values_pb2.Any(type_url=BYTES, value=piece))
+            start += SESSION_PIECE_BYTES
+            self._flush()
+            await self._port.wait_room()
+        rpc.send_item(number, values_pb2.Any(type_url=VALUE, value=content[start:] if start else content))
+        rpc.end(number)
+        self._flush()
+
+    def _fail(self, number: int, error: DxosError) -> None:
+        self._port.rpc.send_item(number, values_pb2.Any(type_url=ERROR, value=_ERRORS.pack(error)))
+        self._port.rpc.end(number)
+        self._flush()
+
+
+_ERRORS: Final = codec_of(DxosError)
+_last: tuple[Codec | None, object, values_pb2.Any] = (None, None, values_pb2.Any())
+
+
+def _encoded(codec: Codec, value: object) -> values_pb2.Any:
+    """The message that tells a value; made once for all sessions that hear the same one, one after the other."""
+    global _last
+    if _last[0] is not codec or _last[1] is not value:
+        _last = codec, value, values_pb2.Any(type_url=VALUE, value=codec.pack(value))
+    return _last[2]
