@@ -43,7 +43,8 @@ async def doctor(
     """
     from dxos.spaces.doctor import Outcome, examine_folder
 
-    root = session.config().data_root
+    config = session.config()
+    root = config.data_root
     if root is None or not root.exists():
         raise StorageAccessError("There is no profile yet, so there is nothing to check: dx identity create")
     with session.output.progress() as say:
@@ -54,7 +55,7 @@ async def doctor(
                 of = "" if total is None else f" {progress.done} of {total}"
                 say(f"Checking {progress.stage}{of} …", progress.done / total if total else None)
 
-        report = await examine_folder(root, repair=repair, progress=tell)
+        report = await examine_folder(root, repair=repair, progress=tell, backup_passphrase=config.backup_passphrase)
     session.output.result(
         {
             "profile": str(root),

@@ -3,6 +3,7 @@
     version: 1
     runtime.client.storage.persistent   keep data on disk; false: in memory
     runtime.client.storage.dataRoot     folder of the profile
+    runtime.client.storage.backupPassphrase   seals the backup that is made before a migration
     runtime.client.log.filter, prefix   what is logged
     runtime.services.signaling          [{"server": "ws://host:port/.well-known/dx/signal"}, …]
     runtime.services.ice                [{"urls", "username", "credential"}, …]
@@ -46,6 +47,7 @@ class _Section(BaseModel):
 class _Storage(_Section):
     persistent: StrictBool | None = None
     dataRoot: StrictStr | None = Field(default=None, min_length=1)
+    backupPassphrase: StrictStr | None = Field(default=None, min_length=1)
 
 
 class _Log(_Section):
@@ -151,6 +153,12 @@ class Config:
         return Path(root).expanduser() if root else profile_folder()
 
     @property
+    def backup_passphrase(self) -> str | None:
+        """What seals the backup that is made before a migration; None: it is as open as the profile itself."""
+        found = self.get("runtime.client.storage.backupPassphrase")
+        return found if isinstance(found, str) else None
+
+    @property
     def signal_servers(self) -> tuple[str, ...]:
         """The URLs of the signalling servers."""
         return tuple(one["server"] for one in self.get("runtime.services.signaling") or ())
@@ -170,7 +178,8 @@ class Config:
 
         Args:
             environ: DX_PROFILE names the profile; DX_CONFIG is a file of settings, or a folder that may hold
-                `profile/<name>.toml` or `.json`; DX_DATA is the folder of all data. None: the process's.
+                `profile/<name>.toml` or `.json`; DX_DATA is the folder of all data; DX_BACKUP_PASSPHRASE
+                seals backups made before migrations. None: the process's.
             profile: Comes before DX_PROFILE.
 
         Raises:
@@ -179,7 +188,10 @@ class Config:
         environ = os.environ if environ is None else environ
         name = profile or environ.get("DX_PROFILE") or DEFAULT_PROFILE
         folder = profile_folder(name, data=environ.get("DX_DATA"))
-        defaults = {"runtime": {"client": {"storage": {"persistent": True, "dataRoot": str(folder)}}}}
+        storage: dict[str, Any] = {"persistent": True, "dataRoot": str(folder)}
+        if environ.get("DX_BACKUP_PASSPHRASE"):
+            storage["backupPassphrase"] = environ["DX_BACKUP_PASSPHRASE"]
+        defaults = {"runtime": {"client": {"storage": storage}}}
         chosen = environ.get("DX_CONFIG")
         place = Path(chosen).expanduser() if chosen else platformdirs.user_config_path("dx", appauthor=False)
         if not place.is_dir():

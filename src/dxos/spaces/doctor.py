@@ -28,6 +28,7 @@ from dxos.keys.ids import space_id
 from dxos.limits import DOCTOR_FINDINGS_MAX
 from dxos.spaces.pipeline import ControlPipeline
 from dxos.store.audit import Audit, DocumentEntry
+from dxos.store.backup import sealed_writer
 from dxos.store.conditions import canonical_json
 from dxos.store.feeds import FeedStorage
 from dxos.store.metadata import SpaceRecord
@@ -86,7 +87,11 @@ class Progress:
 
 
 async def examine_folder(
-    path: Path, *, repair: bool = False, progress: Callable[[Progress], None] = lambda _: None
+    path: Path,
+    *,
+    repair: bool = False,
+    progress: Callable[[Progress], None] = lambda _: None,
+    backup_passphrase: str | None = None,
 ) -> Report:
     """Check a profile, also one that no longer opens.
 
@@ -94,6 +99,7 @@ async def examine_folder(
         path: Its folder.
         repair: Whether to mend what can be mended. A file with unreadable pages is kept as `profile.sqlite.damaged`.
         progress: Is told from time to time.
+        backup_passphrase: Seals the backup that is made if the profile must be migrated first; None: it is not sealed.
 
     Raises:
         ProfileLockedError: A process uses it.
@@ -102,16 +108,16 @@ async def examine_folder(
     Cancelling:
         What was repaired stays so; every single repair is whole.
     """
-    notes = _Notes(repair)
+    notes, write_sealed = _Notes(repair), sealed_writer(path, backup_passphrase)
     try:
-        profile = Profile.open(path)
+        profile = Profile.open(path, write_sealed=write_sealed)
     except CorruptionError as error:
         reason = str(error.detail.get("reason", error)).rstrip(".")
         if not repair:
             notes.add("file.damaged", f"the database file does not open ({reason})", Outcome.REPAIRABLE)
             return notes.report()
         _salvage(path, notes, reason)
-        profile = Profile.open(path)
+        profile = Profile.open(path, write_sealed=write_sealed)
     try:
         progress(Progress("file", 0, None))
         damage = _check_file(profile, notes)
@@ -121,7 +127,7 @@ async def examine_folder(
                 return notes.report()  # To read on would tell of each row what is true of the page.
             profile.close()
             _salvage(path, notes, damage)
-            profile = Profile.open(path)
+            profile = Profile.open(path, write_sealed=write_sealed)
             _check_file(profile, notes)
         return await _examine(profile, notes, progress)
     finally:

@@ -21,6 +21,7 @@ import json
 import os
 import sqlite3
 import struct
+import time
 import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -108,6 +109,18 @@ def write_backup(
     except OSError as error:
         raise map_os_error(error, f"write {target.name}") from error
     return size
+
+
+def sealed_writer(profile: Path | None, passphrase: str | None) -> Callable[[Path], object] | None:
+    """What writes a sealed backup of a profile that is about to be migrated; None without a folder or a passphrase."""
+    if profile is None or passphrase is None:
+        return None
+
+    # Not a partial: its repr would tell the passphrase.
+    def write(target: Path) -> None:
+        write_backup(profile, target, passphrase, lambda _done, _total: None, now_ms=time.time_ns() // 1_000_000)
+
+    return write
 
 
 def restore_backup(source: Path, profile: Path, passphrase: str, tell: Tell) -> None:

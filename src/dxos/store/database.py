@@ -46,6 +46,7 @@ PAGE_BYTES: Final = 4_096
 Parameter = str | bytes | int | float | None
 Row = tuple[Any, ...]
 
+_SEALED_SUFFIX: Final = ".sealed"
 _INCREMENTAL: Final = 2  # What SQLite says of a file that gives back pages when it is asked to.
 _FULL = {sqlite3.SQLITE_FULL}
 _ACCESS = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_AUTH}
@@ -104,6 +105,7 @@ class Database:
     Args:
         path: The file, made with mode 0600 if it is missing; its directory exists.  None keeps all in memory.
         migrations: What turns schema version n into n + 1, oldest first.
+        write_sealed: Writes what is kept before a migration to a path, sealed; None: a copy as open as the file.
 
     Raises:
         ProfileVersionError: The file was written by a newer version of this package.
@@ -113,8 +115,15 @@ class Database:
         ProfileLockedError: Another process has been writing for longer than STORE_BUSY_TIMEOUT_S.
     """
 
-    def __init__(self, path: Path | None, *, migrations: Sequence[Migration] = MIGRATIONS) -> None:
+    def __init__(
+        self,
+        path: Path | None,
+        *,
+        migrations: Sequence[Migration] = MIGRATIONS,
+        write_sealed: Callable[[Path], object] | None = None,
+    ) -> None:
         self.path: Final = path
+        self._write_sealed = write_sealed
         self._connection: sqlite3.Connection | None = None
         self._depth = 0  # Open transaction blocks.
         self._failure: BaseException | None = None  # What ended an inner block of the open transaction.
@@ -208,10 +217,18 @@ class Database:
             version += 1
 
     def _back_up(self, version: int) -> None:
-        """Copy the whole file beside itself before it is migrated from `version`."""
+        """Keep the whole file beside itself before it is migrated from `version`."""
         if self.path is None:
             return
         target = self.path.with_name(f"{self.path.name}.v{version:04}.backup")
+        if self._write_sealed is None:
+            self._write_copy(target)
+        else:
+            self._write_sealed(target.with_suffix(_SEALED_SUFFIX))
+        for old in self.backups()[:-BACKUPS_MAX]:
+            old.unlink(missing_ok=True)
+
+    def _write_copy(self, target: Path) -> None:
         draft = target.with_suffix(".draft")
         draft.unlink(missing_ok=True)
         create_private_file(draft)
@@ -226,14 +243,13 @@ class Database:
             raise map_os_error(error, "back up the profile") from error
         finally:
             draft.unlink(missing_ok=True)
-        for old in self.backups()[:-BACKUPS_MAX]:
-            old.unlink(missing_ok=True)
 
     def backups(self) -> list[Path]:
         """The copies made before migrations, oldest first; at most BACKUPS_MAX."""
         if self.path is None:
             return []
-        return sorted(self.path.parent.glob(f"{self.path.name}.v*.backup"))
+        folder, name = self.path.parent, self.path.name
+        return sorted([*folder.glob(f"{name}.v*.backup"), *folder.glob(f"{name}.v*{_SEALED_SUFFIX}")])
 
     def close(self) -> None:
         """Close the file; closing twice is no error.  Not while `sync_wal` or `checkpoint` runs in a thread."""

@@ -10,7 +10,7 @@
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, Self, final
 
@@ -49,11 +49,13 @@ class Profile:
         self._closed = False
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str] | None) -> Self:
+    def open(cls, path: str | os.PathLike[str] | None, *, write_sealed: Callable[[Path], object] | None = None) -> Self:
         """Open a profile, making it if it is not there.
 
         Args:
             path: Its folder, whose parents are made too.  None keeps all in memory.
+            write_sealed: Writes the copy that is made before a migration; see `dxos.store.backup.sealed_writer`. None:
+                it is as open as the database itself.
 
         Raises:
             ProfileLockedError: Another process holds it; `detail["pid"]` says which.
@@ -75,7 +77,7 @@ class Profile:
             if keyring.keys() and (not database_path.exists() or database_path.stat().st_size == 0):
                 # A new, empty database would look like a new profile and hide the loss.
                 raise CorruptionError("The profile has keys but no database; restore it from a backup or reset it.")
-            database = Database(database_path)
+            database = Database(database_path, write_sealed=write_sealed)
             try:
                 return cls(folder, database, keyring, lock)
             except BaseException:

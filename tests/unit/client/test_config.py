@@ -116,3 +116,21 @@ def test_a_persistent_profile_without_a_folder_gets_the_platforms() -> None:
 def test_the_repr_shows_no_values() -> None:
     config = Config({"runtime": {"services": {"ice": [{"urls": "turn:x", "credential": "geheim"}]}}})
     assert "geheim" not in repr(config)
+
+
+def test_the_passphrase_of_backups_comes_from_the_settings_or_the_environment_and_is_never_shown(
+    tmp_path: Path,
+) -> None:
+    environ = {"DX_DATA": str(tmp_path), "DX_BACKUP_PASSPHRASE": "from the environment"}
+    config = Config.from_env({**environ, "DX_CONFIG": str(tmp_path)})
+    assert config.backup_passphrase == "from the environment"
+    assert "environment" not in repr(config)
+    file = tmp_path / "settings.json"
+    file.write_text('{"runtime": {"client": {"storage": {"backupPassphrase": "from the file"}}}}')
+    assert Config.from_env({**environ, "DX_CONFIG": str(file)}).backup_passphrase == "from the file"
+    assert Config().backup_passphrase is None
+    for wrong in ("", 123456789, ["s3cret"]):
+        with pytest.raises(ConfigError, match="backupPassphrase") as caught:
+            Config({"runtime": {"client": {"storage": {"backupPassphrase": wrong}}}})
+        assert "123456789" not in str(caught.value)
+        assert "s3cret" not in str(caught.value)

@@ -21,7 +21,9 @@ from dxos.errors import (
 from dxos.keys import PublicKey
 from dxos.limits import BACKUP_FRAME_BYTES
 from dxos.store import backup
+from dxos.store.database import Database
 from dxos.store.profile import DATABASE_NAME, Profile
+from dxos.store.schema import MIGRATIONS
 
 COST = 4  # Guessing is cheap in tests.
 SECRET = "pässwort"
@@ -196,3 +198,37 @@ def test_what_somebody_with_the_passphrase_made_up_is_refused(
     with pytest.raises(error):
         restore(tmp_path / "file", tmp_path / "new")
     assert not (tmp_path / "escaped").exists()
+
+
+@pytest.mark.slow
+def test_a_profile_is_backed_up_sealed_before_it_is_migrated(tmp_path: Path) -> None:
+    folder = tmp_path / "old"
+    folder.mkdir(mode=0o700)
+    database = Database(folder / "profile.sqlite", migrations=MIGRATIONS[:1])
+    database.run("INSERT INTO types (name) VALUES ('dxn:type:example.com/type/Task:0.1.0')")
+    database.close()
+    write_sealed = backup.sealed_writer(folder, SECRET)
+    with Profile.open(folder, write_sealed=write_sealed) as profile:
+        (kept,) = profile.database.backups()
+    assert kept.name == "profile.sqlite.v0001.sealed"
+    assert kept.stat().st_mode & 0o777 == 0o600
+    assert backup.is_backup(kept)
+    assert b"example.com" not in kept.read_bytes()
+    assert SECRET not in repr(write_sealed)
+    restore(kept, tmp_path / "new")
+    with Profile.open(tmp_path / "new") as restored:
+        assert restored.database.rows("SELECT name FROM types") == [("dxn:type:example.com/type/Task:0.1.0",)]
+        assert [one.suffix for one in restored.database.backups()] == [".backup"]  # Migrated without a passphrase.
+
+
+@pytest.mark.slow
+def test_a_profile_whose_backup_cannot_be_sealed_is_not_migrated(tmp_path: Path) -> None:
+    folder = tmp_path / "old"
+    folder.mkdir(mode=0o700)
+    Database(folder / "profile.sqlite", migrations=MIGRATIONS[:1]).close()
+    (folder / "profile.sqlite.v0001.sealed").write_text("somebody else's")
+    with pytest.raises(StorageAccessError):
+        Profile.open(folder, write_sealed=backup.sealed_writer(folder, SECRET))
+    database = Database(folder / "profile.sqlite", migrations=MIGRATIONS[:1])
+    assert database.rows("PRAGMA user_version") == [(1,)]
+    database.close()
