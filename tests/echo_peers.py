@@ -70,6 +70,9 @@ class MemorySource:
     def reclaimed(self, document_id: str) -> Heads | None:
         return self.given_up.get(document_id)
 
+    def unknown(self, theirs: Mapping[str, Heads]) -> list[str]:
+        return [one for one, heads in theirs.items() if one not in self.index and self.given_up.get(one) != heads]
+
     def load(self, document_id: str) -> Document:
         if document_id in self.damaged:
             raise CorruptionError("damaged")

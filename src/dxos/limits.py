@@ -128,6 +128,7 @@ SYNC_RETRY_S = 1.0
 ROOT_SETTLE_S = 2.0  # A 0.8.3 client is at a root up to 0.7 s after its services are, on a machine that is not busy.
 ROOT_APART_S = 10.0  # A peer that does not come to our root gets what is new all the same.
 SYNC_BATCH_BYTES = 16 * 1024  # Messages made at once for one peer, about 10 ms; the next are made when these are sent.
+SYNC_INLINE_BYTES_MAX = 128 * 1024  # Longer messages, such as lists of 1,300 documents, are decoded by a worker.
 SYNC_ANSWERS_MAX = 65_536  # Answers waiting to be sent to one peer.
 SYNC_PENDING_DOCUMENTS_MAX = 16_384  # Documents that one peer has announced and not yet sent.
 SYNC_REFUSED_DOCUMENTS_MAX = 256  # Documents that one reader has changed on its side only.
@@ -152,8 +153,9 @@ PRESENCE_OFFLINE_S = 20.0  # 0.8.3.
 assert PRESENCE_ANNOUNCE_S < PRESENCE_OFFLINE_S
 
 # --- Clients --------------------------------------------------------------------------------------------------------
-UPDATE_OBJECTS_MAX = 100  # Objects in one update of the host: about 20 ms, in which it does nothing else.
+UPDATE_OBJECTS_MAX = 50  # Objects in one update of the host: about 15 ms, in which it does nothing else.
 STREAM_VALUES_MAX = 1_024  # Values buffered for one slow reader of an observable.
+STATUS_TIMEOUT_S = 10.0  # 0.8.3: how long a host may take to say that it works.
 CLOSE_TIMEOUT_S = 10.0  # What a cancelled client has to store what was not stored yet.
 TABLE_ROWS_MAX = 60  # Shown by a notebook; what is left out is said.
 TABLE_COLUMNS_MAX = 20
@@ -165,6 +167,10 @@ LINK_BUFFER_BYTES_MAX = 4 * 1024 * 1024  # Not yet read by the other process; th
 LINK_DESCRIPTORS_MAX = 64  # Received and not yet taken.
 LINK_BACKLOG_MAX = 128  # Connections that a process has not accepted yet.
 ZYGOTE_ADOPT_S = 5.0  # How long the worker's parent waits for a next leader.
+ZYGOTE_ANSWER_S = 0.5  # One that is ready forks within milliseconds; after this another one is started.
+WORKER_LOG_BYTES_MAX = 1024 * 1024  # Then it becomes an older log.
+WORKER_LOGS_MAX = 2  # Older ones kept.
+WORKER_CLOSE_S = 5.0  # How long a client that leaves waits for the worker to let go of the storage.
 
 # --- Leader, coordinator, worker ------------------------------------------------------------------------------------
 HOST_TEXT_CHARS_MAX = 512 * 1024  # The settings of a client as JSON.

@@ -47,16 +47,19 @@ from dxos.limits import (
     DOCUMENTS_CACHED_MAX,
     DOCUMENTS_CONTESTED_MAX,
     DOCUMENTS_PER_SPACE_MAX,
+    RECEIPT_AGE_S_MAX,
 )
 from dxos.spaces.queries import to_condition, to_order
 from dxos.store.documents import DocumentStore
 from dxos.store.moments import Moment, MomentStore, Standing
 from dxos.store.objects import ObjectRecord, ObjectStore, Plan
 from dxos.store.profile import Profile
+from dxos.store.receipts import ReceiptStore
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 _UUID_BYTES = 16
+_VERSION_BITS = 40  # Of the versions of one host.
 _NO_PLACES: Mapping[str, str] = {}
 _WHOLE_SPACE = ""  # Among the ids of objects that were made anew.
 _IS_PROPERTIES = HasType(layout.PROPERTIES_TYPE.rpartition(":")[0])  # Of any version.
@@ -126,10 +129,16 @@ class Documents:
         profile: Where they are kept.
         random: Gives that many random bytes.
         now_ms: Unix time in milliseconds.
+        leadership_id: Grows with each host of the profile that clients outlive, so that versions grow too.
     """
 
     def __init__(
-        self, profile: Profile, *, random: Callable[[int], bytes], now_ms: Callable[[], int] = unix_ms
+        self,
+        profile: Profile,
+        *,
+        random: Callable[[int], bytes],
+        now_ms: Callable[[], int] = unix_ms,
+        leadership_id: int = 0,
     ) -> None:
         self._database = profile.database
         self._documents = DocumentStore(profile.database)
@@ -140,7 +149,9 @@ class Documents:
         self._cache: OrderedDict[str, _Cached] = OrderedDict()
         self._spaces: dict[str, _SpaceDocuments] = {}
         self._listeners: dict[str, Listeners[tuple[StoredObject, ...]]] = {}  # By space; they outlive its closing.
-        self._versions = itertools.count(1)
+        self._versions = itertools.count((leadership_id << _VERSION_BITS) + 1)
+        self._receipts = ReceiptStore(profile.database)
+        self._receipts.forget_before(now_ms() - int(RECEIPT_AGE_S_MAX * 1_000))
         self.changed: Listeners[tuple[str, ...]] = Listeners()  # Ids of documents that have new changes.
         self.created: Listeners[tuple[str, ...]] = Listeners()  # Ids of documents made here, which no peer can have.
 
@@ -202,8 +213,7 @@ class Documents:
         return known.properties_id
 
     def subscribe(self, space: str, next: Callable[[tuple[StoredObject, ...]], None]) -> Callable[[], None]:
-        """Be told of every object that changes from now on, also after closing and opening; returns what ends it."""
-        self._space(space)
+        """Be told of every object that changes from now on, whether the space is open or not; returns what ends it."""
         listeners = self._listeners.setdefault(space, Listeners())
         inner = listeners.subscribe(next)
 
@@ -367,7 +377,12 @@ class Documents:
     # --- Editing --------------------------------------------------------------------------------------------------
 
     def update(
-        self, space: str, edits: Sequence[ObjectEdit], *, reversal: Reversal | None = None
+        self,
+        space: str,
+        edits: Sequence[ObjectEdit],
+        *,
+        reversal: Reversal | None = None,
+        receipt: tuple[str, int] | None = None,
     ) -> list[StoredObject]:
         """Apply edits in one transaction: all or none.
 
@@ -375,6 +390,7 @@ class Documents:
             space: The id of the space.
             edits: What to do, in this order.
             reversal: Which own changes the edits undo or redo; None for edits that can be undone themselves.
+            receipt: The client's id and the number of its update; if that was applied before, it is not again.
 
         Returns:
             The new state of each edited object, in the order of `edits`.
@@ -385,10 +401,15 @@ class Documents:
             StorageError: Nothing was written.
         """
         known = self._space(space)
+        if receipt is not None and self._receipts.last(receipt[0], space) >= receipt[1]:
+            states = {state.row.object_id: state for state in self.get(space, [one.object_id for one in edits])}
+            return [states[one.object_id] for one in edits]
         touched: dict[str, Heads] = {}
         documents: dict[str, Document] = {}
         try:
             with self._database.transaction():
+                if receipt is not None:
+                    self._receipts.put(receipt[0], space, receipt[1], now_ms=self.now_ms())
                 links: dict[str, str] = {}
                 places = self._objects.places(space, [one.object_id for one in edits])
                 for one in edits:
@@ -422,6 +443,10 @@ class Documents:
         self.created.emit(tuple(one for one, before in touched.items() if not before))
         self.changed.emit(tuple(one for one, before in touched.items() if before))
         return [states[one.object_id] for one in edits]
+
+    def forget_receipts(self, client_id: str) -> None:
+        """This client makes no more updates."""
+        self._receipts.forget(client_id)
 
     def _note_own(
         self,
@@ -663,6 +688,11 @@ class Documents:
     def reclaimed(self, document_id: str) -> Heads | None:
         """The heads that a document had when it was given up; None where it was not."""
         return self._documents.reclaimed(document_id)
+
+    def unknown(self, theirs: Mapping[str, Heads]) -> list[str]:
+        """Those documents of a peer that are neither here nor were given up with the heads that it has."""
+        known = self._documents.known(list(theirs))
+        return [one for one, heads in theirs.items() if one not in known or known[one] not in (None, heads)]
 
     def load(self, document_id: str) -> Document:
         """A document, to sync it.

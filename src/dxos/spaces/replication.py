@@ -15,15 +15,16 @@ from typing import Any, ClassVar, Protocol, final
 
 import anyio
 import anyio.lowlevel
+import anyio.to_thread
 from google.protobuf.empty_pb2 import Empty
 
-from dxos.aio import Changes, unwrap_group
-from dxos.echo import repo
+from dxos.aio import Changes, Pace, unwrap_group
+from dxos.echo import messages, repo
 from dxos.echo.repo import RepoSession, SharedSpace
 from dxos.errors import LimitError, ProtocolError
 from dxos.halo.roles import SpaceRole
 from dxos.keys import PublicKey
-from dxos.limits import PEER_ID_CHARS_MAX, SYNC_CALL_TIMEOUT_S, SYNC_CALLS_MAX
+from dxos.limits import PEER_ID_CHARS_MAX, SYNC_CALL_TIMEOUT_S, SYNC_CALLS_MAX, SYNC_INLINE_BYTES_MAX
 from dxos.mesh.connection import Extension, ExtensionChannel, Serve
 from dxos.spaces.documents import Documents
 from dxos.wire.proto.automerge_pb2 import PeerInfo, SyncMessage
@@ -73,6 +74,8 @@ class DocumentReplication(Extension):
         self._remote_id: str | None = None
         self._started, self._attached = anyio.Event(), anyio.Event()
         self._turn = anyio.Lock(fast_acquire=True)
+        self._receiving = anyio.Lock(fast_acquire=True)  # What follows a long message waits for it.
+        self._pace = Pace()
         self.remote_key: PublicKey | None = None
 
     @property
@@ -106,7 +109,14 @@ class DocumentReplication(Extension):
     async def _receive(self, message: SyncMessage) -> Empty:
         await self._attached.wait()  # Its first message may overtake the answer to our start.
         assert self._peer is not None
-        self._peer.receive(message.payload)
+        async with self._receiving:
+            if len(message.payload) <= SYNC_INLINE_BYTES_MAX:
+                decoded = messages.decode(message.payload)
+            else:
+                decoded = await anyio.to_thread.run_sync(messages.decode, message.payload)
+            self._peer.receive(decoded)
+        if self._pace.is_due:  # Many messages come at once; what is done for this one is done.
+            await self._pace.rest()
         return Empty()
 
     async def _send(self, channel: ExtensionChannel, peer: "_Peer") -> None:
@@ -165,9 +175,9 @@ class _Peer:
         self._shared = {}
         self.share()
 
-    def receive(self, untrusted: bytes) -> None:
+    def receive(self, message: messages.Message) -> None:
         try:
-            events = self._session.receive(untrusted, now=anyio.current_time())
+            events = self._session.take_in(message, now=anyio.current_time())
         finally:
             self._changes.notify()
         self._report(events)

@@ -194,6 +194,19 @@ class DocumentStore:
         )
         return None if found is None else (str(found[0]), unpack_heads(found[1]))
 
+    def known(self, document_ids: Sequence[str]) -> dict[str, Heads | None]:
+        """Those documents that are here and not in quarantine, each with None, or were given up, with their heads."""
+        wanted = (canonical_json(list(document_ids)),)
+        gone = self._database.rows(
+            "SELECT id, heads FROM reclaimed WHERE id IN (SELECT value FROM json_each(?))", wanted
+        )
+        here = self._database.rows(
+            "SELECT id FROM documents WHERE quarantine IS NULL AND id IN (SELECT value FROM json_each(?))", wanted
+        )
+        return {document_id: unpack_heads(packed) for document_id, packed in gone} | dict.fromkeys(
+            row[0] for row in here
+        )
+
     def exists(self, document_id: str) -> bool:
         """Whether the document is stored, in quarantine or not."""
         return self._number(document_id) is not None
