@@ -159,8 +159,11 @@ async def measure_sync(bench: Bench) -> None:
     total_ms = now_ms() - begin
     bench.note("join_objects_ms", total_ms)
     bench.note("join_objects_after_ready_ms", total_ms - joined["readyMs"])
-    bench.note("join_stall_host_ms", (await host.do("stall"))["stallMs"])
-    bench.note("join_stall_guest_ms", (await guest.do("stall"))["stallMs"])
+    for name, peer in (("host", host), ("guest", guest)):
+        stall = await peer.do("stall")
+        bench.note(f"join_stall_{name}_ms", stall["stallMs"])
+        if "cpuMs" in stall:
+            bench.note(f"join_stall_{name}_cpu_ms", stall["cpuMs"])
     await guest.close()
     await host.close()
 

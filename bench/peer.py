@@ -21,6 +21,7 @@ from typing import Any  # noqa: E402
 import anyio  # noqa: E402
 import anyio.abc  # noqa: E402
 import anyio.lowlevel  # noqa: E402
+from stalls import StallMeter  # noqa: E402
 
 from dxos import AuthMethod, Client, Config, EchoObject, F, InvitationEncoder, Space  # noqa: E402
 from dxos.echo.query import Filter  # noqa: E402
@@ -90,14 +91,7 @@ class BenchPeer:
         self._client, self._tasks = client, tasks
         self._held: dict[str, list[EchoObject]] = {}  # As an application holds what it reads.
         self._subscriptions: list[Any] = []
-        self._stall_ms = 0.0
-
-    async def watch_stalls(self) -> None:
-        """Note the longest time for which the event loop did nothing else; see `stall`."""
-        while True:
-            before = now_ms()
-            await anyio.sleep(0.001)
-            self._stall_ms = max(self._stall_ms, now_ms() - before - 1)
+        self.stalls = StallMeter()
 
     def _space(self, command: Command) -> Space:
         found = self._client.get_space(command["space"])
@@ -320,17 +314,9 @@ class BenchPeer:
         return {"rssBytes": resident_bytes()}
 
     async def do_stall(self, _: Command) -> dict[str, Any]:
-        """The longest stall since the last such call."""
-        stall_ms, self._stall_ms = self._stall_ms, 0.0
-        return {"stallMs": stall_ms}
-
-    async def do_reopen(self, _: Command) -> dict[str, Any]:
-        self._held.clear()
-        await self._client.destroy()
-        gc.collect()
-        begin = now_ms()
-        await self._client.initialize()
-        return {"initializeMs": now_ms() - begin}
+        """The longest stall since the last such call: by the clock, and of it what this process computed itself."""
+        taken = self.stalls.take()
+        return {"stallMs": taken["stall_ms"], "cpuMs": taken["stall_cpu_ms"]}
 
     async def answer(self, command: Command) -> None:
         """Run one command and print its answer."""
@@ -360,7 +346,7 @@ async def main(arguments: argparse.Namespace) -> None:
         peer = BenchPeer(client, tasks)
         say({"event": "ready", "at": at, "loadMs": (_LOADED_NS - _STARTED_NS) / 1e6, "initializeMs": at - begin})
         if arguments.stalls:
-            tasks.start_soon(peer.watch_stalls)
+            tasks.start_soon(peer.stalls.run)
         async for line in anyio.wrap_file(sys.stdin):
             command = json.loads(line)
             if command["do"] == "close":
