@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from dxos.halo.invitation import AuthMethod, Invitation, InvitationEncoder, InvitationKind, InvitationState
     from dxos.halo.roles import SpaceRole
     from dxos.keys import PublicKey
-    from dxos.services.contract import ConnectionState, Progress, SpaceArchive, SpaceState, SystemStatus
+    from dxos.services.contract import ConnectionState, Progress, SpaceArchive, SpaceState, SpaceStats, SystemStatus
 else:
     # Imported when first asked for: `dx --help` must not wait for the client, nor a signalling server load it.
     _HOMES = {
@@ -82,6 +82,7 @@ else:
         "SpaceArchive": "dxos.services.contract",
         "SpaceRole": "dxos.halo.roles",
         "SpaceState": "dxos.services.contract",
+        "SpaceStats": "dxos.services.contract",
         "Struct": "dxos.client",
         "Subscription": "dxos.client",
         "SystemStatus": "dxos.services.contract",
@@ -138,6 +139,7 @@ __all__ = [
     "SpaceArchive",
     "SpaceRole",
     "SpaceState",
+    "SpaceStats",
     "Struct",
     "Subscription",
     "SystemStatus",

@@ -33,10 +33,10 @@ from dxos.client.query import Query
 from dxos.client.router import DbRouter
 from dxos.client.space import Space, SpaceList
 from dxos.echo.query import Filter
-from dxos.errors import ClosedError, DxosError, UsageError
+from dxos.errors import ClosedError, DeadlineError, DxosError, UsageError
 from dxos.halo.invitation import Invitation, InvitationEncoder
 from dxos.keys import PublicKey
-from dxos.limits import CLOSE_TIMEOUT_S
+from dxos.limits import CLOSE_TIMEOUT_S, STATUS_TIMEOUT_S
 from dxos.services import contract
 from dxos.services.contract import Next, Progress, Services, ServicesProvider, SpaceInfo, SystemStatus
 from dxos.version import __version__
@@ -129,6 +129,7 @@ class Client:
 
         Raises:
             DxosError: What keeps the host from working, such as ProfileLockedError.
+            DeadlineError: The host did not say in time that it works.
 
         Cancelling leaves the client as it was before.
         """
@@ -429,8 +430,18 @@ class _Runtime:
 
     async def open(self, status: Source[SystemStatus | None]) -> None:
         """Follow everything the host tells, and wait until it says that it works."""
-        self._streams.append(self.services.system.query_status(status._next))
-        await status.wait_for(lambda one: one is SystemStatus.ACTIVE)
+
+        def receive(value: SystemStatus | None) -> None:
+            if value is None:
+                for space in self._by_id.values():
+                    space._expect_reopening()
+            status._next(value)
+
+        self._streams.append(self.services.system.query_status(receive))
+        with anyio.move_on_after(STATUS_TIMEOUT_S) as waiting:
+            await status.wait_for(lambda one: one is SystemStatus.ACTIVE)
+        if waiting.cancelled_caught:
+            raise DeadlineError(f"The host did not say within {STATUS_TIMEOUT_S:g} s that it works.")
         self.mesh._open()
         self.invitations.open()
         self.halo._open()

@@ -63,10 +63,17 @@ class Invitations:
     def resume(self) -> None:
         """Host again what was hosted when the process ended; forget what is long over."""
         try:
-            for record in self._store.all():
-                self._resume(record)
+            found = self._store.ids()
         except StorageError:
             _log.exception("open invitations could not be read; their codes admit nobody")
+            return
+        for invitation_id in found:
+            try:
+                record = self._store.get(invitation_id)
+                if record is not None:
+                    self._resume(record)
+            except StorageError as error:
+                _log.error("invitation %.8s admits nobody any more; see `dx doctor`: %s", invitation_id, error)
 
     def state(self) -> InvitationsState:
         """All that are not over."""

@@ -8,10 +8,12 @@ import pytest
 from trio.testing import MockClock
 
 import dxos
+from dxos.aio import Subscription
 from dxos.client import Client
 from dxos.client.config import Config
 from dxos.errors import (
     ClosedError,
+    DeadlineError,
     IdentityExistsError,
     IdentityMissingError,
     ProfileLockedError,
@@ -165,6 +167,21 @@ async def test_a_cancelled_initialize_leaves_nothing_open() -> None:
         await client.initialize()
     assert (Slow.entered, Slow.closed) == (1, 1)
     assert not client.initialized
+
+
+async def test_a_host_that_never_works_ends_initialize(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dxos.client.client.STATUS_TIMEOUT_S", 0.05)
+    fake, ended = FakeServices(), []
+    works = fake.system.query_status
+    monkeypatch.setattr(fake.system, "query_status", lambda _: Subscription(lambda: ended.append(True)))
+    client = Client(services=fake)
+    with pytest.raises(DeadlineError, match=r"within 0\.05 s"):
+        await client.initialize()
+    assert not client.initialized
+    assert ended == [True]
+    monkeypatch.setattr(fake.system, "query_status", works)
+    await client.initialize()
+    await client.destroy()
 
 
 async def test_a_cancelled_block_stores_what_it_has_and_closes() -> None:

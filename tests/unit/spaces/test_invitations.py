@@ -341,7 +341,7 @@ async def test_an_invitation_expires_while_its_host_is_away(alice: Person) -> No
             assert host.invite(whole).states == ["EXPIRED"]
     await anyio.sleep(40 * 24 * 3600)
     async with alice.online(world.fabric):
-        assert alice.store.all() == []
+        assert alice.store.ids() == []
 
 
 async def test_a_guest_gives_up_on_a_host_that_never_appears(bob: Person) -> None:
@@ -462,14 +462,15 @@ async def test_what_shall_not_be_kept_is_gone_after_a_restart(alice: Person) -> 
     world = World(AsyncExitStack())
     async with alice.online(world.fabric) as host:
         whole = host.invite(wanted(alice.create_space(), persistent=False)).invitation
-        (record,) = alice.store.all()
+        record = alice.store.get(whole.invitation_id)
+        assert record is not None
         assert record.record == b""
         ended = host.invite(wanted(alice.create_space(), persistent=False)).invitation
         await host.invitations.cancel(ended.invitation_id)
         assert host.invite(ended).state is State.CANCELLED
     async with alice.online(world.fabric) as host:
         assert host.invitations.state().created == ()
-        assert alice.store.all() == []
+        assert alice.store.ids() == []
     assert whole.persistent is False
 
 
@@ -481,6 +482,20 @@ async def test_a_use_that_was_taken_when_the_host_died_stays_taken(alice: Person
     async with alice.online(world.fabric) as host:
         assert host.invitations.state().created == ()
         assert host.invite(whole).state is State.ERROR
+
+
+async def test_a_damaged_invitation_keeps_no_other_from_being_hosted_again(
+    alice: Person, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = World(AsyncExitStack())
+    async with alice.online(world.fabric) as host:
+        space = alice.create_space()
+        damaged, whole = (host.invite(wanted(space)).invitation.invitation_id for _ in range(2))
+    alice.database.run("UPDATE invitations SET check_sum = check_sum + 1 WHERE id = ?", (damaged,))
+    async with alice.online(world.fabric) as host:
+        assert [one.invitation_id for one in host.invitations.state().created] == [whole]
+    (said,) = [one.getMessage() for one in caplog.records if one.levelname == "ERROR"]
+    assert said.startswith(f"invitation {damaged[:8]} admits nobody any more; see `dx doctor`")
 
 
 # --- Refusals --------------------------------------------------------------------------------------------------------
@@ -528,7 +543,7 @@ async def test_who_may_not_admit_cannot_invite(alice: Person) -> None:
         invited = host.invite(wanted(alice.create_space()))
         assert invited.states == ["ERROR"]
         assert isinstance(invited.last.error, NotAllowedError)
-        assert alice.store.all() == []
+        assert alice.store.ids() == []
 
 
 @pytest.mark.parametrize(
@@ -629,7 +644,12 @@ async def test_no_secret_is_logged_or_shown(alice: Person, bob: Person, caplog: 
         invited = host.invite(wanted(alice.create_space()))
         code = invited.invitation.auth_code
         assert code is not None
-        shown = [repr(invited.last), repr(host.invitations), repr(host.invitations._created), repr(alice.store.all())]
+        shown = [
+            repr(invited.last),
+            repr(host.invitations),
+            repr(host.invitations._created),
+            repr(alice.store.get(invited.invitation.invitation_id)),
+        ]
         joined = guest.accept(invited.invitation)
         await guest.answer(joined, other(code))
         await guest.answer(joined, code)
