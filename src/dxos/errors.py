@@ -37,6 +37,7 @@
         ├── StorageAccessError      missing permission, read-only, or not a folder
         ├── ProfileLockedError      another process has this profile open
         ├── ProfileVersionError     written by a newer version
+        ├── FencedError             another process leads this profile now
         ├── KeyMissingError         the keyring lacks a private key
         └── CorruptionError         a document, row, feed or key that fails its check
 
@@ -214,6 +215,10 @@ class ProfileLockedError(StorageError, code="storage.locked", retryable=True):
 
 class ProfileVersionError(StorageError, code="storage.version"):
     """The profile was written by a newer version of this package."""
+
+
+class FencedError(StorageError, code="storage.fenced"):
+    """Another process has taken this profile over; nothing of the refused batch was written."""
 
 
 class KeyMissingError(StorageError, code="storage.key-missing"):

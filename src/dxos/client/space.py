@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Final, Protocol, final, overload
@@ -27,7 +28,7 @@ from dxos.errors import DeadlineError, DxosError, NotAllowedError, SpaceNotReady
 from dxos.halo.invitation import AuthMethod, Invitation
 from dxos.halo.roles import SpaceRole
 from dxos.keys import PublicKey
-from dxos.limits import TABLE_ROWS_MAX
+from dxos.limits import SPACE_REOPEN_S, TABLE_ROWS_MAX
 from dxos.services.contract import (
     CredentialInfo,
     Next,
@@ -44,6 +45,7 @@ from dxos.services.contract import (
 )
 
 _READ_ONLY: Final = frozenset({SpaceRole.READER, SpaceRole.REMOVED})
+_OPENING: Final = frozenset({SpaceState.CLOSED, SpaceState.CONTROL_ONLY, SpaceState.INITIALIZING})
 _ID_CHARS_SHOWN: Final = 8
 _QUIET_S: Final = 0.5
 
@@ -74,6 +76,8 @@ class Space:
         self._members: Source[tuple[SpaceMember, ...]] = Source(())
         self._pipeline: Source[PipelineState] = Source(info.pipeline)
         self._received = Changes()
+        self._held: SpaceInfo | None = None  # While a new host opens the space again: what it says meanwhile.
+        self._held_until = -math.inf  # Seconds on the event loop's clock.
         self._end_error: DxosError | None = None  # Why the host says nothing more of this space.
 
     # --- What it is ---
@@ -391,7 +395,23 @@ class Space:
         if self._info.role in _READ_ONLY:
             raise NotAllowedError(f"You are {self._info.role.name} in space {self._short} and cannot change it.")
 
+    def _expect_reopening(self) -> None:
+        """The host is gone: the next one opens the space again, and until then it is used as it was."""
+        if self._info.state is SpaceState.READY:
+            self._held_until = anyio.current_time() + SPACE_REOPEN_S
+
+    async def _release(self) -> None:
+        await anyio.sleep_until(self._held_until)
+        if self._held is not None:
+            self._receive(self._held)
+
     def _receive(self, info: SpaceInfo) -> None:
+        if info.state in _OPENING and anyio.current_time() < self._held_until:
+            if self._held is None:
+                self._spawn(self._release)
+            self._held = info
+            return
+        self._held, self._held_until = None, -math.inf
         self._info = info
         self._received.notify()
         self._activities._report_sync(info.id, info.arriving)

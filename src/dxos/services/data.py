@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import final
 
+import anyio
 import anyio.lowlevel
 
 from dxos import words
@@ -10,11 +11,12 @@ from dxos.aio import Pace, Subscription
 from dxos.echo.query import Query
 from dxos.echo.rows import Path
 from dxos.errors import NotAllowedError
-from dxos.limits import UPDATE_OBJECTS_MAX
+from dxos.limits import SPACE_REOPEN_S, UPDATE_OBJECTS_MAX
 from dxos.services.contract import Edit, Next, ObjectState, QueryPlan, Receipt, SearchHit
 from dxos.spaces.documents import ObjectEdit, StoredObject
 from dxos.spaces.peer import Peer
 from dxos.spaces.queries import searches
+from dxos.spaces.space import Space, State
 
 
 @final
@@ -27,20 +29,30 @@ class DataServiceHost:
     def subscribe(
         self, space_id: str, next: Next[tuple[ObjectState, ...]], *, missed: Callable[[], None] | None = None
     ) -> Subscription:
+        self._peer.spaces.get(space_id)
         documents = self._peer.documents
         return Subscription(documents.subscribe(space_id, lambda found: next(tuple(map(_state, found)))))
 
     async def update(
         self, space_id: str, edits: Sequence[Edit], *, receipt: Receipt | None = None
     ) -> tuple[ObjectState, ...]:
-        space = self._peer.spaces.ready(space_id)
+        space = await self._opened(space_id)
         if not space.role.may_write:
             raise NotAllowedError("This identity may read this space, not write to it.", space_id=space_id)
+        known = None if receipt is None else (receipt.client_id, receipt.sequence)
         asked = [ObjectEdit(one.object_id, one.create, one.mutations, one.base_heads) for one in edits]
-        return tuple(map(_state, self._peer.documents.update(space_id, asked)))
+        return tuple(map(_state, self._peer.documents.update(space_id, asked, receipt=known)))
+
+    async def _opened(self, space_id: str) -> Space:
+        """The space, READY; where a host has just started, after it has opened it again."""
+        found = self._peer.spaces.get(space_id)
+        if found.is_active and found.state not in (State.READY, State.ERROR):
+            with anyio.move_on_after(SPACE_REOPEN_S):
+                await found.wait_until_ready()
+        return self._peer.spaces.ready(space_id)
 
     def forget(self, client_id: str) -> None:
-        pass
+        self._peer.documents.forget_receipts(client_id)
 
     async def flush(self, space_id: str) -> None:
         self._peer.spaces.get(space_id)

@@ -61,6 +61,7 @@ class LocalServices:
         transport: Makes another way to connect them than TCP; for tests.
         random: Gives that many random bytes, good enough for secrets.
         now_ms: Unix time in milliseconds.
+        leadership_id: Of this host among all that have had the profile; 0 where no client outlives its host.
     """
 
     def __init__(
@@ -73,12 +74,15 @@ class LocalServices:
         transport: Callable[[], Transport] | None = None,
         random: Callable[[int], bytes] = secrets.token_bytes,
         now_ms: Callable[[], int] = unix_ms,
+        leadership_id: int = 0,
     ) -> None:
         self._path, self._backup_passphrase = path, backup_passphrase
         servers = list(signal_servers)
         self._signal = signal or (lambda: SignalClient(servers, random=random))
         self._transport = transport or TcpTransport
         self._random, self._now_ms = random, now_ms
+        self._leadership_id = leadership_id
+        self._profile: Profile | None = None
         self._stack: AsyncExitStack | None = None
         self._services: HostServices | None = None
 
@@ -93,14 +97,25 @@ class LocalServices:
                     transport=transport,
                     random=self._random,
                     now_ms=self._now_ms,
+                    leadership_id=self._leadership_id,
                 )
             )
             tasks = await stack.enter_async_context(anyio.create_task_group())
             stack.callback(tasks.cancel_scope.cancel)
             services = self._make(peer, tasks)
             stack.callback(services.system.closed)
-            self._stack, self._services = stack.pop_all(), services
+            self._stack, self._services, self._profile = stack.pop_all(), services, profile
         return services
+
+    def lead(self, leadership_id: int) -> None:
+        """Go on under a higher leadership: a new leader has taken over this host instead of starting another.
+
+        Raises:
+            FencedError: A host with a higher one has had the profile.
+        """
+        self._leadership_id = max(self._leadership_id, leadership_id)
+        if self._profile is not None:
+            self._profile.database.lead(leadership_id)
 
     def _make(self, peer: Peer, tasks: anyio.abc.TaskGroup) -> HostServices:
         return HostServices(
@@ -120,7 +135,7 @@ class LocalServices:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
         stack, self._stack = self._stack, None
-        services, self._services = self._services, None
+        services, self._services, self._profile = self._services, None, None
         assert stack is not None, "closed once for each time it was opened"
         assert services is not None
         try:

@@ -45,12 +45,13 @@ class Peer:
         *,
         random: Callable[[int], bytes],
         now_ms: Callable[[], int],
+        leadership_id: int = 0,
     ) -> None:
         self.profile, self.network = profile, network
         self._tasks, self._random, self._now_ms = tasks, random, now_ms
         feeds = FeedStore(profile.database)
         self._open_storage: Callable[[PublicKey, PublicKey], LogStorage] = feeds.open_in
-        self.documents = Documents(profile, random=random, now_ms=now_ms)
+        self.documents = Documents(profile, random=random, now_ms=now_ms, leadership_id=leadership_id)
         self.identity = IdentityKeeper(profile, open_storage=self._open_storage, now_ms=now_ms)
         self.replicator = Replicator(self.documents, own_id=lambda: f"host-{self.identity.required.device_key.hex}")
         self._spaces: Spaces | None = None
@@ -151,6 +152,7 @@ async def open_peer(
     transport: Transport,
     random: Callable[[int], bytes],
     now_ms: Callable[[], int],
+    leadership_id: int = 0,
 ) -> AsyncIterator[Peer]:
     """Open a profile and keep it in the network while the block runs; the profile is closed at the end.
 
@@ -160,14 +162,20 @@ async def open_peer(
         transport: How they are connected.
         random: Gives that many random bytes, good enough for secrets.
         now_ms: Unix time in milliseconds.
+        leadership_id: Of this host among all that have had the profile; 0 where nobody outlives a host.
+
+    Raises:
+        FencedError: A host with a higher one has had the profile.
     """
     try:
+        if leadership_id:
+            profile.database.lead(leadership_id)
         with unwrap_group():
             async with (
                 Network(signal=signal, transport=transport, random=random) as network,
                 anyio.create_task_group() as tasks,
             ):
-                peer = Peer(profile, network, tasks, random=random, now_ms=now_ms)
+                peer = Peer(profile, network, tasks, random=random, now_ms=now_ms, leadership_id=leadership_id)
                 peer.invitations.resume()
                 yield peer
                 tasks.cancel_scope.cancel()

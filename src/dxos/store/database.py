@@ -30,6 +30,7 @@ from typing import Any, Final, NoReturn, final
 from dxos.errors import (
     ClosedError,
     CorruptionError,
+    FencedError,
     ProfileLockedError,
     ProfileVersionError,
     StorageAccessError,
@@ -129,6 +130,7 @@ class Database:
         self._failure: BaseException | None = None  # What ended an inner block of the open transaction.
         self._wal_descriptor = -1
         self._wal_failed = False
+        self._leadership_id = 0  # 0: the profile's lock alone says who may write.
         unclean = path is not None and _size(_wal_path(path)) > 0
         if path is not None:
             create_private_file(path)
@@ -327,6 +329,23 @@ class Database:
     def _fail(self, error: sqlite3.Error | UnicodeDecodeError) -> NoReturn:
         raise map_sqlite_error(error) from error
 
+    def lead(self, leadership_id: int) -> None:
+        """Write under this leadership from now on; transactions of lower ones fail, in whatever process they are.
+
+        Raises:
+            FencedError: A higher one was here already.
+        """
+        self._leadership_id = max(self._leadership_id, leadership_id)
+        with self.transaction():
+            self.run("UPDATE leadership SET id = ?", (self._leadership_id,))
+
+    def _check_leadership(self) -> None:
+        found = self.row("SELECT id FROM leadership")
+        if found is not None and found[0] > self._leadership_id:
+            raise FencedError(
+                "Another process has taken this profile over.", leadership_id=self._leadership_id, newest_id=found[0]
+            )
+
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
         """All writes of the block become visible together, or none does; blocks nest, the outermost commits.
@@ -337,12 +356,15 @@ class Database:
         Raises:
             StorageFullError: No room; nothing of the block was written.
             ProfileLockedError: Another process has been writing for longer than STORE_BUSY_TIMEOUT_S.
+            FencedError: A higher leadership than ours has begun.
         """
         if self._depth == 0:
             self.run("BEGIN IMMEDIATE")
             self._failure = None
         self._depth += 1
         try:
+            if self._depth == 1 and self._leadership_id:
+                self._check_leadership()
             yield
             if self._depth == 1:
                 if self._failure is not None:

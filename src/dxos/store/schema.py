@@ -146,6 +146,17 @@ _VERSION_2: Final[Migration] = (
         bytes BLOB NOT NULL,
         copy BLOB NOT NULL
     ) STRICT""",
+    # The last update of each client in each space; see `dxos.store.receipts`.
+    """CREATE TABLE receipts (
+        client TEXT NOT NULL,
+        space TEXT NOT NULL,
+        sequence INTEGER NOT NULL,
+        time_ms INTEGER NOT NULL,
+        PRIMARY KEY (client, space)
+    ) STRICT, WITHOUT ROWID""",
+    # Who may write: the highest leadership that this profile has seen.
+    "CREATE TABLE leadership (number INTEGER PRIMARY KEY CHECK (number = 1), id INTEGER NOT NULL) STRICT",
+    "INSERT INTO leadership VALUES (1, 0)",
 )
 
 MIGRATIONS: Final[tuple[Migration, ...]] = (_VERSION_1, _VERSION_2)
