@@ -87,8 +87,10 @@ ROWS = (
         {10_000: 15e3},
     ),
     Row("join_objects_after_ready_ms", "the same, after the space was ready", "ms", "the same"),
-    Row("join_stall_host_ms", "longest stall of the event loop meanwhile, host", "ms", "one message", {10_000: 50}),
-    Row("join_stall_guest_ms", "longest stall of the event loop meanwhile, guest", "ms", "one message", {10_000: 50}),
+    Row("join_stall_host_ms", "longest stall of the event loop meanwhile, host", "ms", "one slice", {10_000: 50}),
+    Row("join_stall_host_cpu_ms", "of it computing, the rest waiting for a processor", "ms", "the same"),
+    Row("join_stall_guest_ms", "longest stall of the event loop meanwhile, guest", "ms", "one slice", {10_000: 50}),
+    Row("join_stall_guest_cpu_ms", "of it computing", "ms", "the same"),
     Row(
         "text_ms",
         "a text written in 250,000 edits, 100 a turn, and flushed",
