@@ -120,6 +120,7 @@ DOCUMENTS_PER_SPACE_MAX = 1_000_000
 DOCUMENT_COMPACT_BYTES_MIN = 16 * 1024  # Change chunks of one document before they become a snapshot.
 DOCUMENTS_CACHED_MAX = 256  # Loaded CRDT documents held in memory by one profile.
 DOCUMENTS_CONTESTED_MAX = 1_024  # Documents of one space that claim objects which another document has.
+DOCUMENTS_CHECKED_MAX = 100  # Documents without a row that are looked at when a space opens: about 20 ms.
 DOCTOR_FINDINGS_MAX = 10_000  # What one check of a profile lists; what is beyond is counted, and repaired too.
 STRING_SCALAR_CHARS_MIN = 300_000  # 0.8.3: longer strings are scalars, not collaborative text.
 VALUE_DEPTH_MAX = 64

@@ -45,6 +45,7 @@ from dxos.limits import (
     DOCUMENT_BYTES_MAX,
     DOCUMENT_COMPACT_BYTES_MIN,
     DOCUMENTS_CACHED_MAX,
+    DOCUMENTS_CHECKED_MAX,
     DOCUMENTS_CONTESTED_MAX,
     DOCUMENTS_PER_SPACE_MAX,
     RECEIPT_AGE_S_MAX,
@@ -369,6 +370,18 @@ class Documents:
     def places(self, space: str) -> dict[str, str]:
         """The documents that hold the objects of a space, by their ids."""
         return self._objects.all_places(space)
+
+    def rows_are_lost(self, space: str) -> bool:
+        """Whether queries miss objects whose documents are here; cheap where all is well, and no proof that it is."""
+        for document in self._documents.without_objects(space, DOCUMENTS_CHECKED_MAX):
+            try:
+                held = [row.object_id for row in layout.materialize(self._load(document))]
+            except (CorruptionError, DecodeError):
+                continue  # It is found when it is needed, and says so then.
+            # One that lost its object to another document has no row of its own.
+            if len(self._objects.places(space, held)) < len(held):
+                return True
+        return False
 
     def root_id(self, space: str) -> str | None:
         """The root document of a space's current epoch."""

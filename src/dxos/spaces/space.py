@@ -402,9 +402,17 @@ class Space:
                     documents.set_root(self.id, root_id)
                     self._context.replicator.space_changed(self.id)
                     if self.state is not State.READY:
+                        self._check_rows()
                         self._enter(State.READY)
                     self._follow_epochs()
             await self.changes.wait()
+
+    def _check_rows(self) -> None:
+        try:
+            if self._context.documents.rows_are_lost(self.id):
+                _log.error("queries of space %s miss objects that are here; mend it: dx doctor --repair", self.id)
+        except StorageError as error:
+            _log.error("space %s may be damaged; see dx doctor: %s", self.id, error)
 
     def _follow_epochs(self) -> None:
         current = self.root_id

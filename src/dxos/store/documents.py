@@ -177,6 +177,25 @@ class DocumentStore:
         )
         return [row[0] for row in rows]
 
+    def without_objects(self, space_id: str, limit: int) -> list[str]:
+        """Documents of the space that have no object's row; none, without looking at each, if there are rows enough."""
+        number = self._database.row("SELECT number FROM spaces WHERE id = ?", (space_id,))
+        if number is None:
+            return []
+        enough = self._database.row(
+            "SELECT (SELECT count(*) FROM objects WHERE space = ?1)"
+            " >= (SELECT count(*) FROM documents WHERE space = ?1)",
+            number,
+        )
+        if enough == (1,):
+            return []
+        rows = self._database.rows(
+            "SELECT id FROM documents WHERE space = ?1 AND quarantine IS NULL"
+            " AND number NOT IN (SELECT document FROM objects WHERE space = ?1) ORDER BY number LIMIT ?2",
+            (*number, limit),
+        )
+        return [row[0] for row in rows]
+
     def space_of(self, document_id: str) -> str | None:
         """The id of the space that the document belongs to."""
         found = self._database.row(

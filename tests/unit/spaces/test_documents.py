@@ -401,3 +401,18 @@ def test_the_cache_is_bounded(documents: Documents, monkeypatch: pytest.MonkeyPa
     assert len(documents._cache) == 4
     documents.update(SPACE, [change(object_id(10), Put(("n",), 99))])
     assert data(documents, object_id(10)) == {"n": 99}
+
+
+def test_rows_that_are_lost_are_noticed_and_others_are_not(documents: Documents, profile: Profile) -> None:
+    documents.update(SPACE, [create(MILK, title="Milk"), create(BREAD, title="Bread")])
+    assert not documents.rows_are_lost(SPACE)
+    # Of two documents that claim one object, one has no row, and misses none.
+    documents.received(documents.new_id(), SPACE, make(MILK, title="Another"), ())
+    assert not documents.rows_are_lost(SPACE)
+    profile.objects.remove(SPACE, [BREAD])
+    assert documents.rows_are_lost(SPACE)
+
+
+def test_a_space_without_documents_has_lost_no_rows(documents: Documents) -> None:
+    documents.open_space(OTHER_KEY)
+    assert not documents.rows_are_lost(OTHER)

@@ -11,6 +11,7 @@ from dxos.errors import AlreadyJoinedError, NotAllowedError, ObjectNotFoundError
 from dxos.halo.roles import SpaceRole
 from dxos.keys import PublicKey
 from dxos.keys.ids import swarm_topic
+from dxos.spaces.doctor import examine_folder
 from dxos.spaces.space import Space, State
 from dxos.testing.peers import Host, agreed, simulated_hosts, until
 from dxos.wire import to_key
@@ -48,6 +49,28 @@ async def test_a_late_joiner_gets_everything_from_a_guest_while_the_owner_is_awa
         with anyio.fail_after(120):
             await carol.space(space.id).wait_until_ready()
         await until(lambda: carol.data(space, milk) == {"title": "Milk"})
+
+
+async def test_a_space_that_lost_rows_says_so_when_it_is_opened(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with simulated_hosts("alice", folder=tmp_path) as (alice,):
+        space = await alice.create_space()
+        milk = alice.add(space, title="Milk")
+        await alice.stop()
+        await alice.start()
+        await alice.space(space.id).wait_until_ready()
+        assert "dx doctor" not in caplog.text
+        alice.peer.profile.objects.remove(space.id, [milk])
+        await alice.stop()
+        await alice.start()
+        await alice.space(space.id).wait_until_ready()
+        assert f"queries of space {space.id} miss objects that are here; mend it: dx doctor --repair" in caplog.text
+        await alice.stop()
+        assert [one.code for one in (await examine_folder(tmp_path / "alice", repair=True)).findings] == ["row.missing"]
+        await alice.start()
+        await alice.space(space.id).wait_until_ready()
+        assert alice.data(alice.space(space.id), milk) == {"title": "Milk"}
 
 
 @slow
