@@ -17,16 +17,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-FIRST = "Ada Bruno Carla Dario Elin Faris Greta Hana Ilse Jonas Karim Lena Mira Nils Olga Pavel Rosa Samir Tove Uri".split()
-LAST = "Abend Birke Castell Dorn Elster Falk Grau Hazel Imhof Juniper Kessel Linde Marsh Nadir Ostrow Penn".split()
-ADJECTIVES = "Quiet Broken Second Green Distant Paper Borrowed Winter Hollow Patient Crooked Salted Blue Last".split()
-NOUNS = "Harbour Orchard Lantern Bridge River Archive Garden Kitchen Island Compass Letter Mountain Mirror Train".split()
-PLACES = "the North|the Coast|Two Rooms|an Old Town|the Valley|Seven Streets|the Night|a Small Country".split("|")
-VERBS = "loses finds repairs remembers sells hides translates paints follows forgets".split()
-THINGS = "a map|the key to a mill|her father's boat|a box of letters|one year of her life|the only bridge".split("|")
-GENRES = "novel poetry history cooking travel science children crime".split()
-LANGUAGES = "de en es fi fr it pl sv".split()
-TAGS = "illustrated translated signed rare large-print donated reference new".split()
+# What is chosen from, a line for each kind.
+WORDS = """
+first: Ada, Bruno, Carla, Dario, Elin, Faris, Greta, Hana, Ilse, Jonas, Karim, Lena, Mira, Nils, Olga, Pavel, Rosa, \
+Samir, Tove, Uri
+last: Abend, Birke, Castell, Dorn, Elster, Falk, Grau, Hazel, Imhof, Juniper, Kessel, Linde, Marsh, Nadir, Ostrow, Penn
+adjective: Quiet, Broken, Second, Green, Distant, Paper, Borrowed, Winter, Hollow, Patient, Crooked, Salted, Blue, Last
+noun: Harbour, Orchard, Lantern, Bridge, River, Archive, Garden, Kitchen, Island, Compass, Letter, Mountain, Mirror, \
+Train
+place: the North, the Coast, Two Rooms, an Old Town, the Valley, Seven Streets, the Night, a Small Country
+verb: loses, finds, repairs, remembers, sells, hides, translates, paints, follows, forgets
+thing: a map, the key to a mill, her father's boat, a box of letters, one year of her life, the only bridge
+genre: novel, poetry, history, cooking, travel, science, children, crime
+language: de, en, es, fi, fr, it, pl, sv
+tag: illustrated, translated, signed, rare, large-print, donated, reference, new
+"""
 PAGES = (48, 900)
 YEARS = (1890, 2024)
 SHELVES = 240
@@ -35,26 +40,31 @@ SHELVES = 240
 def books(seed: int, count: int) -> Iterator[dict[str, Any]]:
     """So many books; the first ones do not depend on how many follow."""
     chance = random.Random(seed)
+    lists = {kind: words.split(", ") for kind, _, words in (one.partition(": ") for one in WORDS.split("\n") if one)}
+
+    def one(kind: str) -> str:
+        return chance.choice(lists[kind])
+
     for number in range(1, count + 1):
-        author = f"{chance.choice(FIRST)} {chance.choice(LAST)}"
-        title = f"The {chance.choice(ADJECTIVES)} {chance.choice(NOUNS)}"
+        author = f"{one('first')} {one('last')}"
+        title = f"The {one('adjective')} {one('noun')}"
         if chance.random() < 0.5:
-            title += f" of {chance.choice(PLACES)}"
+            title += f" of {one('place')}"
         book: dict[str, Any] = {
             "number": number,
             "title": title,
             "author": author,
             "year": chance.randint(*YEARS),
             "pages": chance.randint(*PAGES),
-            "genre": chance.choice(GENRES),
-            "language": chance.choice(LANGUAGES),
-            "tags": chance.sample(TAGS, chance.randint(0, 3)),
+            "genre": one("genre"),
+            "language": one("language"),
+            "tags": chance.sample(lists["tag"], chance.randint(0, 3)),
             "place": {"shelf": chance.randint(1, SHELVES), "floor": chance.randint(0, 3)},
-            "summary": f"Somebody {chance.choice(VERBS)} {chance.choice(THINGS)} in {chance.choice(PLACES)}, "
-            f"and {chance.choice(FIRST)} {chance.choice(VERBS)} {chance.choice(THINGS)}.",
+            "summary": f"Somebody {one('verb')} {one('thing')} in {one('place')}, "
+            f"and {one('first')} {one('verb')} {one('thing')}.",
         }
         if chance.random() < 0.1:
-            book["lent_to"] = chance.choice(FIRST)
+            book["lent_to"] = one("first")
         yield book
 
 

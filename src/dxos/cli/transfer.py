@@ -68,6 +68,8 @@ async def export(
             content = await _exported(client, found, wanted, type_, document, tell)
         write_private_file(file, content)
     session.output.result(document, line(_exported_line))
+    if wanted is Format.CSV and type_ is None and not document["count"]:
+        session.output.say("CSV has the objects of one type, here those without a type; name another: --type NAME")
     if document.get("missing"):
         session.output.say(f"{plural(document['missing'], 'document')} not on this device, or damaged: not in it.")
 
