@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, final
+from typing import TYPE_CHECKING, Any, Literal, Self, final
 
 import anyio
 from anyio.abc import TaskGroup
@@ -33,7 +34,7 @@ from dxos.client.query import Query
 from dxos.client.router import DbRouter
 from dxos.client.space import Space, SpaceList
 from dxos.echo.query import Filter
-from dxos.errors import ClosedError, DeadlineError, DxosError, UsageError
+from dxos.errors import ClosedError, ConfigError, DeadlineError, DxosError, UsageError
 from dxos.halo.invitation import Invitation, InvitationEncoder
 from dxos.keys import PublicKey
 from dxos.limits import CLOSE_TIMEOUT_S, STATUS_TIMEOUT_S
@@ -55,17 +56,23 @@ class Client:
 
     Args:
         config: Settings; a mapping becomes a `Config`. None: in memory, without signalling servers.
-        services: Where the services come from. None: a host in this process.
+        services: Where the services come from. "worker": a process that all clients of the profile share. "local": a
+            host in this process, which has the profile for itself. None: as the setting `runtime.client.services`
+            says; without one "worker" for a profile on disk, except on Windows, and "local" for one in memory.
 
     Raises:
         ConfigError: A wrong setting.
     """
 
     def __init__(
-        self, config: Config | Mapping[str, Any] | None = None, services: ServicesProvider | None = None
+        self,
+        config: Config | Mapping[str, Any] | None = None,
+        services: ServicesProvider | Literal["local", "worker"] | None = None,
     ) -> None:
         self._config = config if isinstance(config, Config) else Config(config)
-        self._services = services
+        self._wanted = services if isinstance(services, str) else self._config.services
+        self._services = None if isinstance(services, str) else services
+        self._process_id = os.getpid()  # Which opened it; another one after a fork.
         self._router = DbRouter(self._database_of)
         self._status: Source[SystemStatus | None] = Source(None)
         self._activities = Activities()
@@ -90,14 +97,7 @@ class Client:
     def services(self) -> ServicesProvider:
         """Where the services come from."""
         if self._services is None:
-            # Not at the top: a client of a worker does not pay for the host.
-            from dxos.services.local import LocalServices
-
-            self._services = LocalServices(
-                self._config.data_root,
-                self._config.signal_servers,
-                backup_passphrase=self._config.backup_passphrase,
-            )
+            self._services = _provider(self._wanted, self._config)
         return self._services
 
     @property
@@ -133,11 +133,13 @@ class Client:
 
         Cancelling leaves the client as it was before.
         """
+        self._forget_parents()
         async with self._synchronized():
             if self._runtime is not None:
                 return
             await self._close()  # What is left of a host that failed.
             self._error = None
+            self._process_id = os.getpid()
             block = BackgroundBlock(self._run, self._fail)
             runtime = await block.open()
             self._block = block
@@ -154,6 +156,7 @@ class Client:
 
         Cancelling closes without storing what is not stored yet.
         """
+        self._forget_parents()
         async with self._synchronized():
             await self._close()
 
@@ -357,11 +360,23 @@ class Client:
         return None if space is None else space.db
 
     def _require(self) -> _Runtime:
-        if self._runtime is not None:
+        if self._runtime is not None and self._process_id == os.getpid():
             return self._runtime
+        if self._forget_parents():
+            raise ClosedError("This client was opened by the process that forked this one: call `initialize()` here.")
         if self._error is not None:
             raise ClosedError(f"The host failed ({self._error}); call `initialize()` again.")
         raise ClosedError("The client is not initialized: call `await client.initialize()`, or use `async with`.")
+
+    def _forget_parents(self) -> bool:
+        """After a fork, what is open is the parent's: it is neither used nor closed here."""
+        if self._process_id == os.getpid():
+            return False
+        was_open = self._runtime is not None
+        self._process_id = os.getpid()
+        self._lock, self._block, self._runtime, self._error = None, None, None, None
+        self._status = Source(None)
+        return was_open
 
     @asynccontextmanager
     async def _synchronized(self) -> AsyncIterator[None]:
@@ -527,6 +542,26 @@ class _Runtime:
     def _spawn(self, function: Callable[[], Coroutine[Any, Any, None]]) -> None:
         if not self._stopped:
             self._tasks.start_soon(function)
+
+
+def _provider(wanted: str | None, config: Config) -> ServicesProvider:
+    """What the settings ask for; not imported before, because a client of a worker does not pay for the host."""
+    folder = config.data_root
+    if wanted is None:
+        wanted = "local" if folder is None or sys.platform == "win32" else "worker"
+    if wanted == "local":
+        from dxos.services.local import LocalServices
+
+        return LocalServices(folder, config.signal_servers, backup_passphrase=config.backup_passphrase)
+    if wanted != "worker":
+        raise ConfigError(f'Services come from "local" or "worker", or a provider, not {wanted!r:.80}.')
+    if folder is None:
+        raise ConfigError('A profile in memory cannot be shared by processes: use `services="local"`.')
+    if sys.platform == "win32":
+        raise ConfigError('Processes cannot share a profile on Windows yet: use `services="local"`.')
+    from dxos.worker.provider import WorkerServices
+
+    return WorkerServices(folder, config.signal_servers, backup_passphrase=config.backup_passphrase)
 
 
 @final

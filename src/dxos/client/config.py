@@ -4,6 +4,7 @@
     runtime.client.storage.persistent   keep data on disk; false: in memory
     runtime.client.storage.dataRoot     folder of the profile
     runtime.client.storage.backupPassphrase   seals the backup that is made before a migration
+    runtime.client.services             "worker": shared by processes; "local": a host in this process
     runtime.client.log.filter, prefix   what is logged
     runtime.services.signaling          [{"server": "ws://host:port/.well-known/dx/signal"}, …]
     runtime.services.ice                [{"urls", "username", "credential"}, …]
@@ -20,7 +21,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, final
+from typing import Annotated, Any, Final, Literal, final
 
 import platformdirs
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, StrictStr, ValidationError
@@ -59,6 +60,7 @@ class _Client(_Section):
     storage: _Storage | None = None
     log: _Log | None = None
     lazySpaceOpen: StrictBool | None = None
+    services: Literal["local", "worker"] | None = None
 
 
 class _SignalServer(_Section):
@@ -157,6 +159,12 @@ class Config:
         """What seals the backup that is made before a migration; None: it is as open as the profile itself."""
         found = self.get("runtime.client.storage.backupPassphrase")
         return found if isinstance(found, str) else None
+
+    @property
+    def services(self) -> Literal["local", "worker"] | None:
+        """Whether processes share the profile; None if nobody chose."""
+        found = self.get("runtime.client.services")
+        return found if found in ("local", "worker") else None
 
     @property
     def signal_servers(self) -> tuple[str, ...]:

@@ -78,7 +78,7 @@ class Link:
     Args:
         connection: Connected; belongs to the link from now on.
         received: Called with each message and its descriptor, which then belongs to the callee.
-        ended: Called once if the other end closes or breaks the link; not after `close`.
+        ended: Called once if the other end closes or breaks the link; not after `close`, which it still needs.
     """
 
     def __init__(
@@ -93,8 +93,9 @@ class Link:
         self._deframer = Deframer()
         self._waiting: deque[tuple[memoryview, int | None]] = deque()
         self._waiting_bytes = 0
-        self.closed = False
-        self._half = False
+        self.closed = False  # Nothing is sent or received any more.
+        self._half = self._closing = False
+        self._over = asyncio.Event()
         self._loop.add_reader(connection, self._read)
 
     def send(self, message: bytes, descriptor: int | None = None) -> None:
@@ -111,20 +112,27 @@ class Link:
         if not self.closed and self._waiting_bytes > LINK_BUFFER_BYTES_MAX:
             self._fail(LimitError("Another process does not read what it is sent."))
 
-    def finish(self) -> None:
-        """Say that nothing more is sent, and go on receiving until the other end closes."""
+    def finish(self) -> asyncio.Event:
+        """Send what waits and nothing more, and listen no more; what is set when the other end has closed."""
+        self._received, self._ended = _drop, lambda error: self._over.set()
         self._half = True
-        if not self.closed and not self._waiting:
+        if self.closed:
+            self._over.set()
+        elif not self._waiting:
             with contextlib.suppress(OSError):
                 self._socket.shutdown(socket.SHUT_WR)
+        return self._over
+
+    def close_soon(self) -> None:
+        """Close as soon as what waits is sent; nothing is heard or told any more."""
+        self._received, self._ended = _drop, lambda error: self.close()
+        self._closing = True
+        if not self._waiting:
+            self.close()
 
     def close(self) -> None:
         """Close; what is not sent yet is lost. Closing twice is no error."""
-        if self.closed:
-            return
-        self.closed = True
-        self._loop.remove_reader(self._socket)
-        self._loop.remove_writer(self._socket)
+        self._quiet()
         self.abandon()
 
     def abandon(self) -> None:
@@ -184,13 +192,22 @@ class Link:
             else:
                 self._waiting[0] = (data[sent:], None)
         self._loop.remove_writer(self._socket)
-        if self._half:
+        if self._closing:
+            self.close()
+        elif self._half:
             self.finish()
 
     def _fail(self, error: DxosError) -> None:
         if not self.closed:
-            self.close()
+            # The socket stays open: that it does may mean something to the other end.
+            self._quiet()
             self._ended(error)
+
+    def _quiet(self) -> None:
+        if not self.closed:
+            self.closed = True
+            self._loop.remove_reader(self._socket)
+            self._loop.remove_writer(self._socket)
 
 
 def receive_some(connection: socket.socket) -> tuple[bytes, list[int]]:
@@ -221,6 +238,11 @@ def send_some(connection: socket.socket, data: memoryview | bytes, descriptor: i
         return connection.send(data)
     rights = array.array("i", [descriptor])
     return connection.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+
+
+def _drop(message: bytes, descriptor: int | None) -> None:
+    if descriptor is not None:
+        os.close(descriptor)
 
 
 def _close_all(descriptors: Iterable[int | None]) -> None:

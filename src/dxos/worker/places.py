@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, final
 
-from dxos.errors import ProofError, StorageAccessError
+from dxos.errors import DxosError, ProofError, StorageAccessError
 from dxos.limits import LINK_BACKLOG_MAX
 from dxos.store.files import FILE_MODE, make_private_directory, map_os_error, read_private_file
 
@@ -207,3 +207,27 @@ def listen(path: Path) -> socket.socket:
         listener.close()
         raise map_os_error(error, "make a socket for other processes") from error
     return listener
+
+
+def connect(path: Path) -> socket.socket | None:
+    """A connection to a process of ours that listens there; None if none does.
+
+    Raises:
+        ProofError: Another user's process does.
+        StorageAccessError: The socket cannot be reached for another reason.
+    """
+    connection = socket.socket(socket.AF_UNIX)
+    connection.setblocking(False)
+    try:
+        connection.connect(str(path))
+        check_peer(connection)
+    except (FileNotFoundError, ConnectionRefusedError, BlockingIOError):
+        connection.close()  # Nobody, or nobody any more, or one that is too busy to accept.
+        return None
+    except OSError as error:
+        connection.close()
+        raise map_os_error(error, f"connect to {path.name}") from error
+    except DxosError:
+        connection.close()
+        raise
+    return connection

@@ -1,16 +1,351 @@
-"""The worker."""
+"""The worker: the process that owns a profile's storage, keys, network and documents, and serves all its clients.
 
+    leaders ⇄ links ─▶ Sessions (machine) ─▶ host: LocalServices         opened once, closed at the end
+                                          ─▶ sessions: serve(…) on a port each
+
+Invariants:
+1. Whoever left last can see when the storage is let go of: its link or its port is closed after that, and not before.
+2. The worker holds the mark of its life until everything else is closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import faulthandler
+import logging
+import logging.handlers
+import os
+import signal
 import socket
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final, final
 
-import dxos.services.local  # noqa: F401
-from dxos.worker.lockfile import AliveMark
-from dxos.worker.places import Places
+from anyio.abc import UNIXSocketStream
+
+from dxos.aio import unwrap_group
+from dxos.errors import DxosError, ProfileLockedError
+from dxos.limits import WORKER_GRACE_S, WORKER_LOG_BYTES_MAX, WORKER_LOGS_MAX
+from dxos.services.contract import Services
+from dxos.services.local import LocalServices
+from dxos.services.server import serve
+from dxos.store.files import create_private_file
+from dxos.version import __version__
+from dxos.worker import messages, sessions
+from dxos.worker.links import Link
+from dxos.worker.lockfile import AliveMark, alive_pid, kill_alive
+from dxos.worker.messages import Failure
+from dxos.worker.places import Places, check_peer, connect, listen
+from dxos.worker.sessions import Sessions
+from dxos.worker.thread import Settings
+
+_log = logging.getLogger("dxos.worker")
+_LOCK_LOOK_S: Final = 0.01
 
 
-def run_worker(places: Places, worker_id: str, mark: AliveMark, link: socket.socket) -> int:
-    """Be a worker."""
-    link.send(b"hello")
-    link.recv(10)
-    mark.remove()
-    return 0
+def run_worker(places: Places, worker_id: str, mark: AliveMark, connection: socket.socket) -> int:
+    """Be a worker until nobody needs it; the exit status, which is 0 if it ended in order."""
+    with _logging(places):
+        try:
+            asyncio.run(_Worker(places, worker_id, connection).run())
+        except Exception:  # noqa: BLE001 - The top of a process.
+            _log.exception("The worker failed")
+            return 1
+        finally:
+            mark.remove()
+        return 0
+
+
+@contextlib.contextmanager
+def _logging(places: Places) -> Iterator[None]:
+    """Log to the profile's file, which only its user may read, and have the interpreter tell of its crashes there."""
+    create_private_file(places.log)
+    handler = logging.handlers.RotatingFileHandler(
+        places.log, maxBytes=WORKER_LOG_BYTES_MAX, backupCount=WORKER_LOGS_MAX, encoding="utf-8"
+    )
+    handler.setFormatter(logging.Formatter("%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.getLogger("dxos").setLevel(logging.INFO)
+    with open(places.log, "ab") as crashes:
+        faulthandler.enable(crashes)
+        yield
+        faulthandler.disable()
+    logging.shutdown()
+
+
+@dataclass(slots=True)
+class _Session:
+    task: asyncio.Task[None]
+    port: int  # The client's end, until it is handed over; then -1.
+
+
+@final
+class _Worker:
+    def __init__(self, places: Places, worker_id: str, connection: socket.socket) -> None:
+        self._places, self._first = places, connection
+        key = places.alive(worker_id).name
+        self._machine = Sessions(worker_id, pid=os.getpid(), version=__version__, liveness_key=key)
+        self._links: dict[int, Link] = {}
+        self._links_count = 0
+        self._lingering: list[socket.socket | Link] = []  # Closed when the storage is let go of.
+        self._sessions: dict[tuple[str, int], _Session] = {}
+        self._provider: LocalServices | None = None
+        self._services: Services | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_acting = False
+        self._ending, self._host_closing = asyncio.Event(), asyncio.Event()
+        self._host_task: asyncio.Task[None] | None = None
+        self._failure: Exception | None = None
+
+    async def run(self) -> None:
+        """Until nobody needs this worker.
+
+        Raises:
+            Exception: What the host failed with.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._loop.set_exception_handler(self._broken)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._asked_to_end)
+        self._listener = listen(self._places.worker)
+        self._listener.setblocking(False)
+        inode = self._places.worker.lstat().st_ino
+        self._loop.add_reader(self._listener, self._accept)
+        try:
+            with self._happening():
+                self._link(self._first)
+            await self._ending.wait()
+            # Sessions first, then the host, then locks.
+            sessions = [one.task for one in self._sessions.values()]
+            for task in sessions:
+                task.cancel()
+            await asyncio.gather(*sessions, return_exceptions=True)
+            self._host_closing.set()
+            if self._host_task is not None:
+                await self._host_task
+            self._machine.ended()
+        finally:
+            self._loop.remove_reader(self._listener)
+            self._listener.close()
+            self._tidy(inode)
+        if self._failure is not None:
+            raise self._failure
+
+    def _tidy(self, inode: int) -> None:
+        """Remove what nobody needs any more; what a newer one has put in its place stays."""
+        with contextlib.suppress(OSError):
+            if self._places.worker.lstat().st_ino == inode:
+                self._places.worker.unlink()
+        with contextlib.suppress(OSError, DxosError):
+            reached = connect(self._places.coordinator)
+            if reached is None:
+                self._places.coordinator.unlink()  # A leader that was killed could not.
+            else:
+                reached.close()
+        self._places.tidy()
+
+    # --- The machine --------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _happening(self) -> Iterator[None]:
+        """Tell the machine in the block, then do what it decided; nested, the outermost does it."""
+        if self._is_acting:
+            yield
+            return
+        self._is_acting = True
+        try:
+            yield
+            while self._machine.actions:
+                self._act(self._machine.actions.popleft())
+        finally:
+            self._is_acting = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        at = self._machine.next_timer()
+        if at is not None:
+            self._timer = self._loop.call_later(max(0.0, at - self._now()), self._wake)
+
+    def _wake(self) -> None:
+        with self._happening():
+            self._machine.handle_timer(self._now())
+
+    def _act(self, action: sessions.Action) -> None:
+        match action:
+            case sessions.Send(number, message):
+                self._send(number, message)
+            case sessions.CloseLink(number):
+                link = self._links.pop(number, None)
+                if link is not None:
+                    link.close_soon()
+            case sessions.StartHost(init):
+                settings = Settings.from_json(init.config)
+                self._host_task = self._loop.create_task(self._host(settings, init.leadership_id))
+            case sessions.Promote(leadership_id):
+                self._promote(leadership_id)
+            case sessions.OpenSession(client_id, attempt):
+                ours, theirs = socket.socketpair()
+                task = self._loop.create_task(self._serve(client_id, attempt, ours))
+                self._sessions[client_id, attempt] = _Session(task, theirs.detach())
+                self._machine.session_opened(client_id, attempt)
+            case sessions.CloseSession(client_id, attempt):
+                session = self._sessions.get((client_id, attempt))
+                if session is not None:
+                    session.task.cancel()
+            case sessions.End(reason):
+                _log.info("The worker ends: %s", reason)
+                self._ending.set()
+
+    def _send(self, number: int, message: messages.Message) -> None:
+        link = self._links.get(number)
+        descriptor: int | None = None
+        session = None
+        if isinstance(message, messages.Session):
+            session = self._sessions.get((message.client_id, message.attempt))
+            if session is None or session.port < 0:
+                return
+            descriptor = session.port
+        if link is not None:
+            link.send(messages.encode(message), descriptor)
+        if session is not None:
+            os.close(session.port)
+            session.port = -1
+
+    def _broken(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """A bug in a callback: what a worker half knows is worth less than a new worker."""
+        loop.default_exception_handler(context)
+        error = context.get("exception")
+        if isinstance(error, Exception):
+            self._failure = error
+            self._ending.set()
+
+    def _asked_to_end(self) -> None:
+        with self._happening():
+            self._machine.terminate("The system asked for it.")
+
+    @staticmethod
+    def _now() -> float:
+        return time.monotonic()
+
+    # --- Leaders ------------------------------------------------------------------------------------------------------
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            try:
+                check_peer(connection)
+            except DxosError as error:
+                _log.warning("%s", error)
+                connection.close()
+                continue
+            with self._happening():
+                self._link(connection)
+
+    def _link(self, connection: socket.socket) -> None:
+        self._links_count += 1
+        number = self._links_count
+
+        def received(untrusted: bytes, descriptor: int | None) -> None:
+            if descriptor is not None:
+                os.close(descriptor)
+            with self._happening():
+                try:
+                    self._machine.receive(number, messages.decode(untrusted), self._now())
+                except DxosError as error:
+                    ended(error)
+
+        def ended(error: DxosError) -> None:
+            with self._happening():
+                if self._links.pop(number, None) is None:
+                    return
+                self._machine.link_ended(number, self._now())
+            self._release(link)
+
+        link = self._links[number] = Link(connection, received, ended)
+        self._machine.linked(number)
+
+    def _release(self, one: socket.socket | Link) -> None:
+        """Close it now, or if its end is the reason why this worker ends, when the storage is let go of."""
+        if self._ending.is_set():
+            self._lingering.append(one)
+        else:
+            one.close()
+
+    # --- The host -----------------------------------------------------------------------------------------------------
+
+    async def _host(self, settings: Settings, leadership_id: int) -> None:
+        provider = self._provider = LocalServices(
+            self._places.profile, settings.signal_servers, backup_passphrase=settings.backup_passphrase
+        )
+        opened = False
+        try:
+            with unwrap_group():
+                async with contextlib.AsyncExitStack() as stack:
+                    self._services = await self._open(stack, provider)
+                    opened = True
+                    _log.info("The worker serves the profile for leader %s.", leadership_id)
+                    with self._happening():
+                        self._machine.initialised(self._now())
+                    await self._host_closing.wait()
+        except Exception as error:  # noqa: BLE001 - The top of the host: its leader hears of it.
+            self._fail(error, opened)
+
+    async def _open(self, stack: contextlib.AsyncExitStack, provider: LocalServices) -> Services:
+        """Open the host, as soon as a worker before this one has let go of the storage."""
+        until = self._now() + WORKER_GRACE_S
+        while True:
+            try:
+                return await stack.enter_async_context(provider)
+            except ProfileLockedError as error:
+                holder = error.detail.get("pid", 0)
+                marks = [one for one in self._places.host.glob("alive.*") if holder and alive_pid(one) == holder]
+                if not marks:
+                    raise
+                if self._now() > until:
+                    _log.warning("Worker %s was replaced, but keeps the storage; it is killed.", holder)
+                    kill_alive(marks[0], signal.SIGKILL)
+                    until = self._now() + WORKER_GRACE_S
+            await asyncio.sleep(_LOCK_LOOK_S)
+
+    def _fail(self, error: Exception, opened: bool) -> None:
+        known = error if isinstance(error, DxosError) else DxosError(f"The host failed: {error!r:.200}")
+        _log.error("The host %s: %s", "failed" if opened else "cannot be opened", error, exc_info=known is not error)
+        with self._happening():
+            if not opened:
+                self._machine.init_failed(Failure.of(known))
+            elif known.code == "storage.fenced":
+                self._machine.fenced()
+            else:
+                self._failure = error
+                self._machine.terminate("Its host failed.")
+
+    def _promote(self, leadership_id: int) -> None:
+        _log.info("The worker serves the profile for leader %s.", leadership_id)
+
+    # --- Sessions -----------------------------------------------------------------------------------------------------
+
+    async def _serve(self, client_id: str, attempt: int, connection: socket.socket) -> None:
+        assert self._services is not None, "sessions are opened while the host is open"
+        connection.setblocking(False)
+        kept = connection.dup()  # Whose closing says more than that this session is over.
+        try:
+            stream = await UNIXSocketStream.from_socket(connection)
+            await serve(self._services, stream, client_id=client_id)
+        finally:
+            connection.close()
+            session = self._sessions.pop((client_id, attempt))
+            if session.port >= 0:
+                os.close(session.port)
+            with self._happening():
+                self._machine.session_ended(client_id, attempt)
+                if self._is_reset_wanted():
+                    self._machine.terminate("A client asked to delete the profile.")
+            self._release(kept)
+
+    def _is_reset_wanted(self) -> bool:
+        return self._services is not None and bool(getattr(self._services.system, "reset_wanted", False))

@@ -4,8 +4,8 @@
            ◀── {"forked": worker, "pid": …} ──      ◀─ SIGCHLD ──
            ◀── {"exited": worker} ───────────
 
-It has one thread and no event loop, or it could not fork. It keeps no storage and ends when nobody needs it: at its
-leader's word, when its worker has ended in order and no leader is here, or when none comes within ZYGOTE_ADOPT_S.
+It has one thread and no event loop, or it could not fork. It keeps no storage and ends when nobody needs it: when its
+leader and its worker have left in order, or when no leader comes within ZYGOTE_ADOPT_S.
 The newest leader is the one it listens to.
 """
 
@@ -220,8 +220,9 @@ class _Zygote:
                         worker = self._fork(worker_id, descriptor)
                         if worker is not None:
                             return worker
-                    case {"end": True} if link is self._leader:
-                        self._stopping = True
+                    case {"bye": True} if link is self._leader:
+                        # It left in order: what it needed no more, perhaps nobody does.
+                        self._stopping = not self._workers
                     case _:
                         if descriptor is not None:
                             os.close(descriptor)

@@ -109,13 +109,16 @@ async def test_the_end_of_the_other_side_is_told_once() -> None:
         bob.link.send(b"to nobody")
 
 
-async def test_whoever_finishes_still_hears_the_answer() -> None:
+async def test_whoever_finishes_learns_when_the_other_end_closes() -> None:
     with linked() as (alice, bob):
         alice.link.send(b"goodbye")
-        alice.link.finish()
+        ended = alice.link.finish()
         await bob.end()
         assert bob.heard == [(b"goodbye", None)]
-        assert isinstance(await alice.end(), BrokenError)
+        assert not ended.is_set()
+        bob.link.close()
+        async with asyncio.timeout(10):
+            await ended.wait()
 
 
 async def test_a_process_that_does_not_read_is_given_up() -> None:
@@ -125,6 +128,7 @@ async def test_a_process_that_does_not_read_is_given_up() -> None:
         for _ in range(LINK_BUFFER_BYTES_MAX // LINK_MESSAGE_BYTES_MAX + 2):
             alice.link.send(bytes(LINK_MESSAGE_BYTES_MAX))
         assert isinstance(await alice.end(), LimitError)
+        alice.link.close()
 
 
 def test_frames_that_make_no_sense_are_refused() -> None:

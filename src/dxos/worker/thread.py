@@ -1,0 +1,793 @@
+"""The thread in each client's process that finds a session, stands for leadership, and leads when it is its turn.
+
+    machines      Following ── always           Election ── always        Coordinator, Leadership ── while it leads
+    what they do  link to the coordinator       lock files                listener, links; zygote, worker
+
+This driver holds no rules: it tells the machines what happened, does what they decided, and looks at the clock. All
+of it runs on one asyncio loop in a daemon thread, so a process that ends without closing lets go of everything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import json
+import logging
+import os
+import random
+import secrets
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final, final
+
+from dxos.errors import DxosError, StorageAccessError
+from dxos.limits import LEADER_BEAT_S, WORKER_CLOSE_S, WORKER_KILL_S_MAX, ZYGOTE_ANSWER_S
+from dxos.version import __version__
+from dxos.worker import coordinator, election, following, leadership, messages
+from dxos.worker.coordinator import Coordinator
+from dxos.worker.election import Election
+from dxos.worker.following import Following
+from dxos.worker.leadership import Leadership
+from dxos.worker.links import Link
+from dxos.worker.lockfile import LeaderLock, is_locked, kill_alive, sweep
+from dxos.worker.messages import Failure, Message
+from dxos.worker.places import Places, check_peer, connect, listen
+from dxos.worker.zygote import spawn_zygote
+
+_log = logging.getLogger("dxos.worker")
+_KILL_LOOK_S: Final = 0.005
+Trace = Callable[[str, str, Message], None]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a worker needs to know of its client's settings."""
+
+    signal_servers: tuple[str, ...] = ()  # WebSocket URLs.
+    backup_passphrase: str | None = field(default=None, repr=False)  # For copies from before migrations.
+
+    def to_json(self) -> str:
+        """As they travel to the worker."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Settings:
+        """The settings again; what is unknown here is left out."""
+        found = json.loads(text)
+        return cls(tuple(found["signal_servers"]), found.get("backup_passphrase"))
+
+
+# --- What the application's event loop is told ------------------------------------------------------------------------
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Port:
+    """A session; its descriptor belongs to whoever gets this."""
+
+    descriptor: int
+    attempt: int
+    leadership_id: int
+    worker_id: str
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The thread has ended; the last event."""
+
+    error: Exception | None  # A bug, or what the operating system refused.
+
+
+Event = Port | DxosError | Ended
+
+
+@final
+class LeaderThread:
+    """The thread of one open client.
+
+    Args:
+        places: Of the profile.
+        settings: With which a worker is started, if it is up to this process.
+        client_id: Names this client, and no other one ever.
+        hand: Called in the thread with each event.
+        trace: Called in the thread with each message that this process sends or receives: who, to whom, what.
+    """
+
+    def __init__(
+        self,
+        places: Places,
+        settings: Settings,
+        client_id: str,
+        hand: Callable[[Event], None],
+        trace: Trace | None = None,
+    ) -> None:
+        self._driver = _Driver(places, settings, client_id, hand, trace)
+        self._hand = hand
+        self._thread = threading.Thread(target=self._run, name="dxos leader", daemon=True)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._lock = threading.Lock()
+        self._wanted: list[Callable[[], None]] = []
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def port_ended(self, attempt: int) -> None:
+        """The session of that port is over, and another one is wanted; from any thread."""
+        self._call(lambda: self._driver.port_ended(attempt))
+
+    def stop(self) -> None:
+        """Leave, in order; `Ended` follows; from any thread."""
+        if self._thread.ident is None:
+            self._hand(Ended(None))
+        self._call(self._driver.stop)
+
+    def diagnostics(self) -> dict[str, Any]:
+        """What this process does for the profile at the moment."""
+        return self._driver.diagnostics()
+
+    def abandon(self) -> None:
+        """In the child of a fork: close what is the parent's."""
+        self._driver.abandon()
+
+    def __repr__(self) -> str:
+        return f"<LeaderThread {self._driver!r}>"
+
+    def _call(self, function: Callable[[], None]) -> None:
+        with self._lock:
+            if self._loop is None:
+                self._wanted.append(function)
+                return
+            with contextlib.suppress(RuntimeError):  # It has ended.
+                self._loop.call_soon_threadsafe(function)
+
+    def _run(self) -> None:
+        error: Exception | None = None
+        try:
+            asyncio.run(self._main())
+        except Exception as raised:  # noqa: BLE001 - The top of a thread: the application hears of it.
+            error = raised
+        finally:
+            self._hand(Ended(error))
+
+    async def _main(self) -> None:
+        self._driver.start()
+        with self._lock:
+            self._loop = asyncio.get_running_loop()
+            for function in self._wanted:
+                self._loop.call_soon(function)
+        await self._driver.run()
+
+
+@final
+class _Driver:
+    def __init__(
+        self, places: Places, settings: Settings, client_id: str, hand: Callable[[Event], None], trace: Trace | None
+    ) -> None:
+        self._places, self._settings, self._client_id = places, settings, client_id
+        self._hand, self._trace = hand, trace or (lambda sender, receiver, message: None)
+        self._lock = LeaderLock(places.host, __version__)
+        self._election = Election()
+        self._following = Following(client_id, pid=os.getpid(), version=__version__)
+        self._to_coordinator: Link | None = None
+        self._leading: _Leading | None = None
+        self._ports: dict[tuple[str, int], int] = {}  # Descriptors on their way, by client and attempt.
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._above = 0  # The highest leadership id that the storage has seen.
+        self._timer: asyncio.TimerHandle | None = None
+        self._tick_at = 0.0
+        self._is_acting = False
+        self._stopping = False
+        self._error: Exception | None = None
+
+    def __repr__(self) -> str:
+        return f"{self._election!r} {self._following!r}"
+
+    # --- Inputs -----------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._done = asyncio.Event()
+        with self._happening():
+            self._following.start(self._now())
+            self._act()  # The diagram's order: the coordinator is looked for before the lock.
+            self._election.start(self._now())
+
+    async def run(self) -> None:
+        """Until `stop`, and until what was begun is over."""
+        await self._done.wait()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=WORKER_CLOSE_S)
+        for task in self._tasks:
+            task.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._error is not None:
+            raise self._error
+
+    def stop(self) -> None:
+        if self._stopping:
+            return
+        with self._happening():
+            self._stopping = True
+            self._following.close()
+            self._act()
+            self._election.close()
+            self._act()
+        if self._leading is None:
+            self._done.set()
+
+    def port_ended(self, attempt: int) -> None:
+        with self._happening():
+            self._following.port_ended(attempt, self._now())
+
+    def abandon(self) -> None:
+        self._lock.release()
+        for link in (self._to_coordinator, *(self._leading.all_links() if self._leading else ())):
+            if link is not None:
+                link.abandon()
+        if self._leading is not None:
+            self._leading.abandon()
+
+    def diagnostics(self) -> dict[str, Any]:
+        now = self._now()
+        found: dict[str, Any] = {
+            **self._election.diagnostics(now),
+            **self._following.diagnostics(),
+            "client_id": self._client_id,
+            "leadership_id": self._election.leadership_id or self._following.leadership_id,
+        }
+        leading = self._leading
+        if leading is not None:
+            found["worker_state"] = leading.leadership.state.value
+            found["worker_pid"] = leading.leadership.worker.pid if leading.leadership.worker else 0
+            found["clients"] = leading.coordinator.clients
+        return found
+
+    @contextlib.contextmanager
+    def _happening(self) -> Any:
+        """Tell the machines in the block, then do what they decided; nested, the outermost does it."""
+        if self._is_acting:
+            yield
+            return
+        self._is_acting = True
+        try:
+            yield
+            self._act()
+            self._schedule()
+        except Exception as error:  # noqa: BLE001 - The top of every callback: the thread ends with it.
+            self._error = error
+            self._done.set()
+        finally:
+            self._is_acting = False
+
+    @staticmethod
+    def _now() -> float:
+        return time.monotonic()
+
+    # --- Time -------------------------------------------------------------------------------------------------------
+
+    def _schedule(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        times = [self._tick_at, self._following.next_timer()]
+        if self._leading is not None:
+            times += [self._leading.leadership.next_timer(), self._leading.coordinator.next_timer()]
+        wait_s = min(one for one in times if one is not None) - self._now()
+        self._timer = self._loop.call_later(max(0.0, wait_s), self._wake)
+
+    def _wake(self) -> None:
+        with self._happening():
+            now = self._now()
+            if now >= self._tick_at:
+                self._tick_at = now + LEADER_BEAT_S
+                newest = self._lock.newest()
+                newest_id, beat = (newest.id, newest.beat_ns) if newest else (0, 0)
+                self._election.tick(now, newest_id, beat)
+                self._following.observe(newest_id, now)
+                self._act()
+            self._following.handle_timer(self._now())
+            if self._leading is not None:
+                self._leading.leadership.handle_timer(self._now())
+            if self._leading is not None:
+                self._leading.coordinator.handle_timer(self._now())
+
+    # --- Decisions ----------------------------------------------------------------------------------------------------
+
+    def _act(self) -> None:
+        """Do what the machines decided, and what they decide because of that."""
+        while True:
+            leading = self._leading
+            if self._election.actions:
+                self._elect(self._election.actions.popleft())
+            elif leading is not None and leading.leadership.actions:
+                newest = self._lock.newest()
+                if newest is not None and not self._stopping:
+                    self._election.observe(newest.id, self._now())
+                if not self._election.actions:
+                    self._lead(leading, leading.leadership.actions.popleft())
+            elif leading is not None and leading.coordinator.actions:
+                self._relay(leading, leading.coordinator.actions.popleft())
+            elif self._following.actions:
+                self._follow(self._following.actions.popleft())
+            else:
+                return
+
+    def _elect(self, action: election.Action) -> None:
+        match action:
+            case election.TryLock():
+                self._locked(self._lock.try_lock())
+            case election.StealLock(frozen):
+                _log.warning("Process %s leads and does not answer; this one takes over.", frozen)
+                self._locked(self._lock.steal(frozen))
+            case election.Lead(leadership_id):
+                self._begin_to_lead(leadership_id)
+            case election.Beat():
+                if not self._lock.beat():
+                    self._election.deposed(self._now())
+                elif self._leading is not None:
+                    self._leading.listen_again()
+            case election.StepDown(_, terminate):
+                if self._leading is None:
+                    self._lock.release()
+                else:
+                    self._leading.leadership.close(self._now(), terminate=terminate)
+            case election.ReportFailure(failure):
+                _log.error("%s", failure.message)
+                self._following.persistent_failure(failure)
+
+    def _locked(self, leadership_id: int | None) -> None:
+        if leadership_id is not None and leadership_id <= self._above:
+            leadership_id = self._lock.renew(self._above)
+        if leadership_id is None:
+            self._election.lock_busy(self._now())
+        else:
+            self._election.lock_acquired(leadership_id, self._now())
+
+    def _begin_to_lead(self, leadership_id: int) -> None:
+        sweep(self._places.host)
+        try:
+            self._leading = _Leading(leadership_id, self._places, self._settings, self._client_id, self._accepted)
+        except DxosError as error:
+            self._lock.release()
+            self._election.leadership_failed(Failure.of(error), self._now(), random.random())  # noqa: S311
+            return
+        _log.info("Process %s leads with id %s.", os.getpid(), leadership_id)
+        self._leading.leadership.start()
+        self._following.nudge(self._now())
+
+    # --- Leading: the worker ------------------------------------------------------------------------------------------
+
+    def _lead(self, leading: _Leading, action: leadership.Action) -> None:
+        machine, now = leading.leadership, self._now()
+        match action:
+            case leadership.Adopt():
+                connection = connect(self._places.worker)
+                if connection is None:
+                    machine.worker_absent(now)
+                else:
+                    self._link_worker(leading, connection)
+            case leadership.Spawn():
+                self._start(self._spawn(leading))
+            case leadership.Kill(worker_id):
+                self._start(self._kill(leading, worker_id))
+            case leadership.DropWorker():
+                leading.drop_worker(self._start)
+            case leadership.Renew():
+                self._renew(leading)
+            case leadership.ToWorker(message):
+                self._trace("leader", "worker", message)
+                if leading.worker is not None:
+                    leading.worker.send(messages.encode(message))
+            case leadership.ToClients(message):
+                self._trace("leader", "coordinator", message)
+                if isinstance(message, messages.NewLeader):
+                    self._keep_zygote(leading)
+                leading.coordinator.relay(message)
+            case leadership.Discard(session):
+                self._close_port(session.client_id, session.attempt)
+            case leadership.Deposed():
+                self._election.deposed(now)
+            case leadership.Failed(failure):
+                _log.error("The worker failed: %s", failure.message)
+                self._election.leadership_failed(failure, now, random.random())  # noqa: S311 - No secret.
+            case leadership.Closed():
+                self._end_leading(leading)
+
+    def _renew(self, leading: _Leading) -> None:
+        number = self._lock.renew(max(leading.leadership.leadership_id, self._above))
+        if number is None:
+            leading.leadership.lost()
+            return
+        self._election.renewed(number, self._now())
+        leading.coordinator.renewed(number)
+        leading.leadership.renewed(number, self._now())
+
+    def _link_worker(self, leading: _Leading, connection: socket.socket) -> None:
+        def received(message: bytes, descriptor: int | None) -> None:
+            with self._happening():
+                self._from_worker(leading, link, message, descriptor)
+
+        def ended(error: DxosError) -> None:
+            with self._happening():
+                link.close()
+                if leading.worker is link:
+                    leading.worker = None
+                    leading.leadership.worker_gone(self._now())
+
+        link = Link(connection, received, ended)
+        if leading.worker is not None:
+            leading.worker.close()
+        leading.worker = link
+        leading.leadership.worker_linked(self._now())
+
+    def _from_worker(self, leading: _Leading, link: Link, untrusted: bytes, descriptor: int | None) -> None:
+        try:
+            if leading.worker is not link:
+                raise StorageAccessError("A worker that was dropped.")
+            message = messages.decode(untrusted)
+            self._trace("worker", "leader", message)
+            if isinstance(message, messages.Session) and descriptor is not None:
+                self._keep_port(message.client_id, message.attempt, descriptor)
+                descriptor = None
+            if isinstance(message, messages.InitFailed) and message.failure.code == leadership.FENCED:
+                self._above = max(self._above, *(v for _, v in message.failure.detail if isinstance(v, int)), 0)
+            leading.leadership.receive(message, self._now())
+        except DxosError as error:
+            if leading.worker is link:
+                _log.warning("The worker's link was closed: %s", error)
+                link.close()
+                leading.worker = None
+                leading.leadership.worker_gone(self._now())
+        finally:
+            if descriptor is not None:
+                os.close(descriptor)
+
+    async def _spawn(self, leading: _Leading) -> None:
+        """Have the zygote fork a worker; the zygote that is here, the one that another leader left, or a new one."""
+        worker_id = secrets.token_hex(8)
+        for is_last in (False, True):
+            ours, theirs = socket.socketpair()
+            try:
+                zygote = await self._reach_zygote(leading, fresh=is_last)
+                zygote.send(json.dumps({"fork": worker_id}).encode(), theirs.fileno())
+            except DxosError as error:
+                ours.close()
+                with self._happening():
+                    leading.leadership.spawn_failed(Failure.of(error))
+                return
+            finally:
+                theirs.close()
+            # A new one imports the host first; one that is there forks within milliseconds, unless it is frozen.
+            if is_last or not leading.has_zygote_answered or await self._marked(worker_id):
+                with self._happening():
+                    self._link_worker(leading, ours)
+                return
+            ours.close()
+
+    async def _marked(self, worker_id: str) -> bool:
+        until = self._now() + ZYGOTE_ANSWER_S
+        while self._now() < until:
+            if self._places.alive(worker_id).exists():
+                return True
+            await asyncio.sleep(_KILL_LOOK_S)
+        return False
+
+    async def _reach_zygote(self, leading: _Leading, *, fresh: bool) -> Link:
+        if leading.zygote is not None and not fresh:
+            return leading.zygote
+        connection = None if fresh else connect(self._places.zygote)
+        leading.has_zygote_answered = connection is not None  # Or will at once, unless it is frozen.
+        if connection is None:
+            connection = await asyncio.to_thread(spawn_zygote, self._places)
+        if leading.zygote is not None:
+            leading.zygote.close()
+
+        def received(message: bytes, descriptor: int | None) -> None:
+            leading.has_zygote_answered = True
+
+        def ended(error: DxosError) -> None:
+            with self._happening():
+                link.close()
+                if leading.zygote is link:
+                    leading.zygote = None
+                    if leading.leadership.state is leadership.State.READY:
+                        self._keep_zygote(leading)
+
+        link = leading.zygote = Link(connection, received, ended)
+        link.send(json.dumps({"leader": leading.leadership.leadership_id}).encode())
+        return link
+
+    def _keep_zygote(self, leading: _Leading) -> None:
+        """Have one ready before it is needed."""
+        if leading.zygote is None and not self._stopping:
+            self._start(self._prepare(leading))
+
+    async def _prepare(self, leading: _Leading) -> None:
+        with contextlib.suppress(DxosError):  # It is tried again, and reported, when it is needed.
+            await self._reach_zygote(leading, fresh=False)
+
+    async def _kill(self, leading: _Leading, worker_id: str) -> None:
+        """Kill the worker, or if it never said which it is, every one: this leader has no other."""
+        if leading.worker is not None:
+            leading.worker.close()
+            leading.worker = None
+        marks = [self._places.alive(worker_id)] if worker_id else list(self._places.host.glob("alive.*"))
+        for mark in marks:
+            kill_alive(mark, signal.SIGKILL)
+        until = self._now() + WORKER_KILL_S_MAX
+        while any(is_locked(mark) for mark in marks):
+            if self._now() > until:
+                return  # The machine has given it up.
+            await asyncio.sleep(_KILL_LOOK_S)
+        for mark in marks:
+            mark.unlink(missing_ok=True)
+        with self._happening():
+            leading.leadership.worker_gone(self._now())
+
+    def _end_leading(self, leading: _Leading) -> None:
+        leading.coordinator.close()
+        while leading.coordinator.actions:
+            self._relay(leading, leading.coordinator.actions.popleft())
+        leading.close()
+        self._leading = None
+        self._lock.release()
+        if self._stopping:
+            self._done.set()
+
+    # --- Leading: the coordinator -------------------------------------------------------------------------------------
+
+    def _accepted(self, leading: _Leading, connection: socket.socket) -> None:
+        with self._happening():
+            number = leading.next_link()
+
+            def received(message: bytes, descriptor: int | None) -> None:
+                if descriptor is not None:
+                    os.close(descriptor)
+                with self._happening():
+                    try:
+                        leading.coordinator.receive(number, messages.decode(message), self._now())
+                    except DxosError as error:
+                        ended(error)
+
+            def ended(error: DxosError) -> None:
+                with self._happening():
+                    leading.links.pop(number, link).close()
+                    leading.coordinator.link_ended(number)
+
+            link = leading.links[number] = Link(connection, received, ended)
+            leading.coordinator.linked(number, self._now())
+
+    def _relay(self, leading: _Leading, action: coordinator.Action) -> None:
+        match action:
+            case coordinator.Send(number, message):
+                link = leading.links.get(number)
+                port = isinstance(message, messages.ProvidePort)
+                descriptor = self._ports.get((message.client_id, message.attempt)) if port else None  # type: ignore[union-attr]
+                if link is not None and (descriptor is not None or not port):
+                    link.send(messages.encode(message), descriptor)
+                if port:
+                    self._close_port(message.client_id, message.attempt)  # type: ignore[union-attr]
+            case coordinator.CloseLink(number):
+                link = leading.links.pop(number, None)
+                if link is not None:
+                    link.close_soon()
+            case coordinator.ToLeader(message):
+                self._trace("coordinator", "leader", message)
+                leading.leadership.request(message)
+            case coordinator.ClientLeft(client_id):
+                leading.leadership.client_left(client_id)
+            case coordinator.AskedToHandOver(version):
+                _log.info("Version %s of dxos asks to lead this profile.", version)
+                self._election.hand_over(self._now())
+            case coordinator.Discard(port_message):
+                self._close_port(port_message.client_id, port_message.attempt)
+
+    # --- Following ----------------------------------------------------------------------------------------------------
+
+    def _follow(self, action: following.Action) -> None:
+        match action:
+            case following.OpenLink():
+                self._open_link()
+            case following.CloseLink():
+                if self._to_coordinator is not None:
+                    self._to_coordinator.close_soon()
+                    self._to_coordinator = None
+            case following.Send(message):
+                self._trace("client", "coordinator", message)
+                if self._to_coordinator is not None:
+                    self._to_coordinator.send(messages.encode(message))
+            case following.Connected(port):
+                descriptor = self._ports.pop((port.client_id, port.attempt))
+                self._election.connected()
+                self._hand(Port(descriptor, port.attempt, port.leadership_id, port.worker_id))
+            case following.Discard(port):
+                self._close_port(port.client_id, port.attempt)
+            case following.ClosePort():
+                pass  # The application's loop closes it; until then it may be used.
+            case following.Rejected(failure):
+                self._hand(failure.error({**self._election.diagnostics(self._now()), **self._following.diagnostics()}))
+
+    def _open_link(self) -> None:
+        now = self._now()
+        try:
+            connection = connect(self._places.coordinator)
+        except DxosError as error:
+            self._election.coordinator_failed()
+            self._following.link_failed(Failure.of(error))
+            return
+        if connection is None:
+            self._following.link_ended(now)
+            return
+
+        def received(untrusted: bytes, descriptor: int | None) -> None:
+            with self._happening():
+                self._from_coordinator(link, untrusted, descriptor)
+
+        def ended(error: DxosError) -> None:
+            with self._happening():
+                link.close()
+                if self._to_coordinator is link:
+                    self._to_coordinator = None
+                    self._following.link_ended(self._now())
+                    self._election.link_ended(self._now())
+
+        link = self._to_coordinator = Link(connection, received, ended)
+        self._following.link_opened(now)
+
+    def _from_coordinator(self, link: Link, untrusted: bytes, descriptor: int | None) -> None:
+        try:
+            if self._to_coordinator is not link:
+                return
+            message = messages.decode(untrusted)
+            self._trace("coordinator", "client", message)
+            if isinstance(message, messages.ProvidePort):
+                if descriptor is None:
+                    return
+                self._keep_port(message.client_id, message.attempt, descriptor)
+                descriptor = None
+            if isinstance(message, messages.Refused):
+                self._election.coordinator_failed()
+            self._following.receive(message, self._now())
+        except DxosError as error:
+            _log.warning("The coordinator's link was closed: %s", error)
+            link.close()
+            self._to_coordinator = None
+            self._following.link_ended(self._now())
+        finally:
+            if descriptor is not None:
+                os.close(descriptor)
+
+    # --- Descriptors and tasks ----------------------------------------------------------------------------------------
+
+    def _keep_port(self, client_id: str, attempt: int, descriptor: int) -> None:
+        self._close_port(client_id, attempt)
+        self._ports[client_id, attempt] = descriptor
+
+    def _close_port(self, client_id: str, attempt: int) -> None:
+        descriptor = self._ports.pop((client_id, attempt), None)
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def _start(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(self._guard(coroutine))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _guard(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        try:
+            await coroutine
+        except Exception as error:  # noqa: BLE001 - The top of a task: the thread ends with it.
+            self._error = error
+            self._done.set()
+
+
+@final
+class _Leading:
+    """All that a leader has open, from its lock to its end."""
+
+    def __init__(
+        self,
+        leadership_id: int,
+        places: Places,
+        settings: Settings,
+        client_id: str,
+        accepted: Callable[[_Leading, socket.socket], None],
+    ) -> None:
+        self.leadership = Leadership(leadership_id, client_id=client_id, config=settings.to_json())
+        self.coordinator = Coordinator(leadership_id, pid=os.getpid(), version=__version__)
+        self.worker: Link | None = None
+        self.zygote: Link | None = None
+        self.has_zygote_answered = False
+        self.links: dict[int, Link] = {}  # Of clients, by number.
+        self._places, self._accepted = places, accepted
+        self._loop = asyncio.get_running_loop()
+        self._links_count = 0
+        self._open_listener()
+
+    def next_link(self) -> int:
+        """The number of a new link, never used before."""
+        self._links_count += 1
+        return self._links_count
+
+    def all_links(self) -> list[Link | None]:
+        """Every link."""
+        return [self.worker, self.zygote, *self.links.values()]
+
+    def abandon(self) -> None:
+        """In the child of a fork."""
+        self._listener.close()
+
+    def listen_again(self) -> None:
+        """If somebody has removed the coordinator's socket, nobody could find this leader any more."""
+        try:
+            found = self._places.coordinator.lstat()
+        except FileNotFoundError:
+            found = None
+        if found is None or (found.st_dev, found.st_ino) != self._identity:
+            self._close_listener()
+            self._open_listener()
+
+    def drop_worker(self, start: Callable[[Coroutine[Any, Any, None]], None]) -> None:
+        """Say no more to the worker; whoever ends waits until the worker does, if it does."""
+        link, self.worker = self.worker, None
+        if link is not None:
+            ended = link.finish()
+            start(_wait(ended, link))
+
+    def close(self) -> None:
+        """Close everything but the worker's link, which was dropped."""
+        self._close_listener()
+        with contextlib.suppress(OSError):
+            found = self._places.coordinator.lstat()
+            if (found.st_dev, found.st_ino) == self._identity:
+                self._places.coordinator.unlink()
+        if self.zygote is not None:
+            self.zygote.send(b'{"bye": true}')
+            self.zygote.close_soon()
+        for link in self.links.values():
+            link.close_soon()
+        self._places.tidy()
+
+    def _open_listener(self) -> None:
+        self._listener = listen(self._places.coordinator)
+        self._listener.setblocking(False)
+        found = self._places.coordinator.lstat()
+        self._identity = (found.st_dev, found.st_ino)
+        self._loop.add_reader(self._listener, self._accept)
+
+    def _close_listener(self) -> None:
+        self._loop.remove_reader(self._listener)
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ECONNABORTED):
+                    raise
+                return
+            try:
+                check_peer(connection)
+            except DxosError as error:
+                _log.warning("%s", error)
+                connection.close()
+                continue
+            self._accepted(self, connection)
+
+
+async def _wait(ended: asyncio.Event, link: Link) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(WORKER_CLOSE_S):
+            await ended.wait()
+    link.close()
