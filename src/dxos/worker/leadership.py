@@ -204,7 +204,7 @@ class Leadership:
         self._deadline: float | None = None  # In states that wait for a process.
         self._ping_at: float | None = None
         self._nonce = 0
-        self._silent_since: float | None = None  # Of the oldest ping without an answer.
+        self._silent_at: float | None = None  # When the oldest ping without an answer has waited too long.
         self._ready_at = 0.0
         self._deaths_count = 0
 
@@ -297,7 +297,7 @@ class Leadership:
             if isinstance(message, Session):
                 self.actions.append(Discard(message))
             return
-        self._silent_since = None
+        self._silent_at = None
         match self.state, message:
             case State.STARTING, Listening():
                 self._listening(message, now)
@@ -339,8 +339,8 @@ class Leadership:
 
     def next_timer(self) -> float | None:
         """When `handle_timer` has something to do."""
-        silent = None if self._silent_since is None else self._silent_since + WORKER_STALE_S
-        return min((one for one in (self._deadline, self._ping_at, silent) if one is not None), default=None)
+        times = (self._deadline, self._ping_at, self._silent_at)
+        return min((one for one in times if one is not None), default=None)
 
     def handle_timer(self, now: float) -> None:
         """Ask the worker whether it is there, and kill it if it is not."""
@@ -349,11 +349,11 @@ class Leadership:
             return
         if now - due > LEADER_TICK_LATE_S:
             # It was us who slept; what the worker said meanwhile waits to be read.
-            self._silent_since = None if self._silent_since is None else now
+            self._silent_at = None if self._silent_at is None else now + LEADER_TICK_LATE_S
             self._deadline = None if self._deadline is None else now + LEADER_TICK_LATE_S
         if self._deadline is not None and now >= self._deadline:
             self._late(now)
-        elif self._silent_since is not None and now - self._silent_since >= WORKER_STALE_S:
+        elif self._silent_at is not None and now >= self._silent_at:
             self._silent(now)
         elif self._ping_at is not None and now >= self._ping_at:
             self._ping(now)
@@ -393,7 +393,7 @@ class Leadership:
     def _ping(self, now: float) -> None:
         self._nonce += 1
         self._ping_at = now + WORKER_PING_S
-        self._silent_since = now if self._silent_since is None else self._silent_since
+        self._silent_at = now + WORKER_STALE_S if self._silent_at is None else self._silent_at
         self.actions.append(ToWorker(Ping(self._nonce)))
 
     def _late(self, now: float) -> None:
@@ -455,6 +455,10 @@ class Leadership:
         self._end()
 
     def _end(self) -> None:
+        # What was decided and not done yet would be done by somebody who leads no more.
+        kept = [one for one in self.actions if not isinstance(one, Adopt | Spawn | Kill | Renew | ToWorker)]
+        self.actions.clear()
+        self.actions.extend(kept)
         if self.state in _LINKED:
             if self.state is not State.READY and not self._adopted:
                 self.actions.append(ToWorker(Terminate(self.leadership_id)))
@@ -469,7 +473,7 @@ class Leadership:
         self.worker, self._liveness_key = None, ""
 
     def _quiet(self) -> None:
-        self._deadline = self._ping_at = self._silent_since = None
+        self._deadline = self._ping_at = self._silent_at = None
 
     def _move(self, event: str) -> None:
         self.state = TRANSITIONS[self.state, event]
