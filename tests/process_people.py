@@ -20,10 +20,11 @@ SOURCE = Path(__file__).parents[1] / "src"
 
 
 def settings(path: Path | None, *servers: str) -> Config:
-    """Settings of a profile, in memory without a path."""
+    """Settings of a profile, in memory without a path; with the host in this process, which is what is tested."""
     storage = {"persistent": True, "dataRoot": str(path)} if path is not None else {"persistent": False}
     signaling = [{"server": server} for server in servers]
-    return Config({"runtime": {"client": {"storage": storage}, "services": {"signaling": signaling}}})
+    client = {"storage": storage, "services": "local"}
+    return Config({"runtime": {"client": client, "services": {"signaling": signaling}}})
 
 
 @asynccontextmanager

@@ -252,7 +252,7 @@ def config(signal: str, data: Path) -> Config:
     return Config(
         {
             "runtime": {
-                "client": {"storage": {"persistent": True, "dataRoot": str(data)}},
+                "client": {"storage": {"persistent": True, "dataRoot": str(data)}, "services": "local"},
                 "services": {"signaling": [{"server": signal}]},
             }
         }

@@ -284,7 +284,7 @@ async def test_it_works_where_an_event_loop_runs_already() -> None:
 def test_a_backup_tells_how_far_it_is(tmp_path: Path) -> None:
     def settings(name: str) -> dict[str, Any]:
         storage = {"persistent": True, "dataRoot": str(tmp_path / name)}
-        return {"runtime": {"client": {"storage": storage}}}
+        return {"runtime": {"client": {"storage": storage, "services": "local"}}}
 
     seen: list[Any] = []
     ended = threading.Event()
