@@ -26,6 +26,7 @@ class _Roots:
 
     asks_without: bool = False  # As 0.8.3 does.
     theirs: str | None = None  # None until the peer names one.
+    is_unheard: bool = False  # Waited for to name one.
     ours: str | None = None
     were_apart: bool = False
     free_at: float = 0.0  # Nothing waits from then on.
@@ -55,7 +56,15 @@ class Crossings:
         roots = self._roots.get(space_id)
         return 0.0 if roots is None else roots.free_at
 
-    def evaluate(self, space_id: str, our_root: str | None, has_document: Callable[[str], bool], now: float) -> None:
+    def evaluate(
+        self,
+        space_id: str,
+        our_root: str | None,
+        has_document: Callable[[str], bool],
+        now: float,
+        *,
+        is_first: bool = False,
+    ) -> None:
         """Compare the peer's root with ours.
 
         Args:
@@ -63,9 +72,18 @@ class Crossings:
             our_root: Its root, as far as it is known here.
             has_document: Whether a document is here.
             now: The time.
+            is_first: Whether the space had no root before this one.
         """
-        roots = self._roots.get(space_id)
-        if roots is None or not roots.asks_without or roots.theirs is None or our_root is None:
+        roots = self._roots.setdefault(space_id, _Roots())
+        if our_root is None:
+            return
+        if roots.theirs is None:
+            if not is_first and not roots.is_unheard:
+                roots.is_unheard, roots.free_at = True, now + ROOT_APART_S  # It may be about to name an earlier one.
+            return
+        if roots.is_unheard or not roots.asks_without:
+            roots.is_unheard, roots.free_at = False, now
+        if not roots.asks_without:
             return
         # Links that are still to be taken over into a root that is on its way are not here either.
         apart = roots.theirs != our_root or not has_document(our_root)

@@ -14,8 +14,10 @@ def heard(*roots: str | None) -> Crossings:
     return crossings
 
 
-def free_at(crossings: Crossings, our_root: str | None, now: float, *, is_here: bool = True) -> float:
-    crossings.evaluate(SPACE, our_root, lambda _: is_here, now)
+def free_at(
+    crossings: Crossings, our_root: str | None, now: float, *, is_here: bool = True, is_first: bool = True
+) -> float:
+    crossings.evaluate(SPACE, our_root, lambda _: is_here, now, is_first=is_first)
     return crossings.free_at(SPACE)
 
 
@@ -47,6 +49,19 @@ def test_a_peer_that_is_ahead_waits_until_its_root_is_here() -> None:
     assert free_at(crossings, OLD, 5.0) == 5.0 + ROOT_APART_S
     assert free_at(crossings, NEW, 6.0, is_here=False) > 6.0
     assert free_at(crossings, NEW, 7.0) == 7.0 + ROOT_SETTLE_S
+
+
+def test_a_peer_that_has_not_named_a_root_yet_waits_if_there_were_others() -> None:
+    crossings = heard()
+    assert free_at(crossings, NEW, 5.0, is_first=False) == 5.0 + ROOT_APART_S
+    assert free_at(crossings, NEW, 6.0, is_first=False) == 5.0 + ROOT_APART_S
+    crossings.hear_query(Collection(SPACE, NEW))
+    assert free_at(crossings, NEW, 7.0, is_first=False) <= 7.0
+    crossings = heard()
+    free_at(crossings, NEW, 5.0, is_first=False)
+    crossings.hear_query(Collection(SPACE))
+    crossings.hear_query(Collection(SPACE, OLD))
+    assert free_at(crossings, NEW, 6.0, is_first=False) == 6.0 + ROOT_APART_S
 
 
 def test_one_epoch_after_another_is_waited_for_anew() -> None:
