@@ -123,6 +123,15 @@ def test_a_damaged_row_is_corruption_and_not_a_wrong_answer(store: ObjectStore, 
             store.select("space", query)
 
 
+@pytest.mark.parametrize("damaged", ['{"v":1},{"v":2}', "", "1],[1", '{"v":3}'])
+def test_a_damaged_row_among_others_is_named(store: ObjectStore, database: Database, damaged: str) -> None:
+    store.put("space", [record(name, {"v": 1}) for name in "abc"])
+    database.run("UPDATE objects SET data = ? WHERE id = 'b'", (damaged,))
+    with pytest.raises(CorruptionError) as caught:
+        store.select("space")
+    assert caught.value.detail["object_id"] == "b"
+
+
 def test_one_flipped_bit_in_a_row_is_found_and_putting_it_anew_repairs_it(
     store: ObjectStore, database: Database
 ) -> None:
