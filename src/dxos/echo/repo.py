@@ -60,6 +60,9 @@ class DocumentSource(Protocol):
     def reclaimed(self, document_id: str) -> Heads | None:
         """The heads that a document had when it was given up, at which it is not wanted back; None where it was not."""
 
+    def unknown(self, theirs: Mapping[str, Heads]) -> list[str]:
+        """Those documents that are neither here nor were given up as a peer has them, with heads."""
+
     def load(self, document_id: str) -> Document:
         """The document, for reading and for receiving changes.
 
@@ -250,7 +253,15 @@ class RepoSession:
             LimitError: It is more than is allowed; close the connection.
             ProtocolError: The peer moves a document between spaces; close the connection.
         """
-        self._handle(messages.decode(untrusted), now)
+        return self.take_in(messages.decode(untrusted), now=now)
+
+    def take_in(self, message: Message, *, now: float) -> list[Event]:
+        """The same for a message that was decoded elsewhere, because it is long.
+
+        Raises:
+            PeerError: As `receive`.
+        """
+        self._handle(message, now)
         events, self._events = self._events, []
         return events
 
@@ -409,7 +420,6 @@ class RepoSession:
             return
         ours = self._source.documents(collection.space_id)
         different = 0
-        missing = []
         for document_id, heads in ours.items():
             remote = theirs.get(document_id, ())
             copy = self._copies.get(document_id)
@@ -424,18 +434,13 @@ class RepoSession:
             if remote != heads:
                 self._due[document_id] = None
                 different += 1
-        for document_id, heads in theirs.items():
-            if heads and document_id not in ours and self._is_new(document_id, heads):
-                self._want(document_id, now)
-                missing.append(document_id)
+        missing = self._source.unknown({one: heads for one, heads in theirs.items() if heads and one not in ours})
+        for document_id in missing:
+            self._want(document_id, now)
         self._events.append(CollectionCompared(collection.space_id, different + len(missing), tuple(missing)))
 
     def _has(self, document_id: str) -> bool:
         return self._source.entry(document_id) is not None
-
-    def _is_new(self, document_id: str, heads: Heads) -> bool:
-        """Whether a document that a peer has is neither here nor one that was given up as the peer has it."""
-        return self._source.entry(document_id) is None and self._source.reclaimed(document_id) != heads
 
     def _receive_sync(self, message: Sync, now: float) -> None:
         header = sync_message.parse(message.data)
