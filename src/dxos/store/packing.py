@@ -28,6 +28,8 @@ _HEADER_BYTES: Final = len(_MARK) + _NUMBER_BYTES
 _RAW: Final = -zlib.MAX_WBITS  # No header of zlib's and no check sum: documents have hashes of their own.
 _LEVEL: Final = 9
 _GOOD: Final = 0.5  # A dictionary that leaves more than this of a snapshot is not the right one.
+_MISSES: Final = 64  # After so many snapshots without a right one, a space is one of texts that have little in common,
+_RETRY: Final = 16  # and only each 16th of its snapshots is tried with all dictionaries, which takes a millisecond.
 
 
 @final
@@ -37,7 +39,8 @@ class Packing:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._dictionaries: dict[int, bytes] = {}
-        self._good: dict[int, int] = {}  # By space: the number of the dictionary that served last.
+        self._good: dict[int, int] = {}  # By space: the number of the dictionary that served best last.
+        self._misses: dict[int, int] = {}  # By space: how many snapshots in turn had no right dictionary.
 
     def __repr__(self) -> str:
         return f"<Packing dictionaries={len(self._dictionaries)}>"
@@ -52,16 +55,19 @@ class Packing:
         if len(snapshot) > PACKED_SNAPSHOT_BYTES_MAX:
             return snapshot
         best = snapshot
-        numbers = self._numbers(space)
-        for number in numbers:
+        numbers, misses = self._numbers(space), self._misses.get(space, 0)
+        is_hopeless = misses >= _MISSES and misses % _RETRY
+        for number in numbers[:1] if is_hopeless else numbers:
             packed = _pack(number, self._dictionary(number), snapshot)
             if len(packed) < len(best):
-                best = packed
+                best, self._good[space] = packed, number
             if len(packed) <= _GOOD * len(snapshot):
-                self._good[space] = number
+                self._misses[space] = 0
                 return packed
+        self._misses[space] = misses + 1
         if len(numbers) < PACKED_DICTIONARIES_MAX and len(snapshot) <= PACKED_DICTIONARY_BYTES_MAX:
-            return _pack(self._add(space, snapshot), snapshot, snapshot)
+            self._good[space] = self._add(space, snapshot)
+            return _pack(self._good[space], snapshot, snapshot)
         return best
 
     def unpack(self, stored: bytes) -> bytes:

@@ -62,6 +62,15 @@ def test_what_it_says_to_people(alice: Dx, tmp_path: Path) -> None:
     assert alice("space", "import", str(file)).startswith("Imported 2 objects into shop (B")
 
 
+def test_a_table_of_nothing_says_that_types_are_tables_of_their_own(alice: Dx, tmp_path: Path) -> None:
+    (tmp_path / "books.csv").write_text("title\nRed\n")
+    space = alice.json("space", "import", str(tmp_path / "books.csv"), "--type", "example.org/type/Book")["space"]
+    assert alice.json("space", "export", space, str(tmp_path / "none.csv"))["count"] == 0
+    assert "--type NAME" in alice.said
+    alice("space", "export", space, str(tmp_path / "all.csv"), "--type", "example.org/type/Book")
+    assert alice.said == ""
+
+
 def test_objects_can_be_added_to_a_space_with_a_type(alice: Dx, tmp_path: Path) -> None:
     (tmp_path / "more.csv").write_text("title,count\nTea,2\n")
     alice("space", "import", str(tmp_path / "more.csv"), "--into", "Shop", "--type", "example.org/type/Item")

@@ -1,8 +1,11 @@
 """Snapshots packed with what their space has in common."""
 
+import random
+
 import pytest
 
 from dxos.errors import CorruptionError
+from dxos.limits import PACKED_DICTIONARIES_MAX
 from dxos.store.database import Database
 from dxos.store.packing import Packing
 
@@ -24,6 +27,20 @@ def test_the_second_snapshot_of_a_kind_takes_little_and_comes_back_as_it_was(dat
     assert [packing.unpack(one) for one in packed] == [snapshot(number) for number in range(5)]
     assert [Packing(database).unpack(one) for one in packed] == [snapshot(number) for number in range(5)]
     assert database.row("SELECT count(*) FROM dictionaries") == (1,)
+
+
+def test_a_space_of_all_sorts_takes_no_time_for_nothing_and_still_finds_its_kinds(database: Database) -> None:
+    packing, chance = Packing(database), random.Random(7)
+    known = packing.pack(1, snapshot(0))
+    assert len(known) < 30
+    for _ in range(100):
+        strange = b"\x85" + chance.randbytes(200)
+        assert packing.unpack(packing.pack(1, strange)) == strange
+    assert database.row("SELECT count(*) FROM dictionaries") == (PACKED_DICTIONARIES_MAX,)
+    packed = [packing.pack(1, snapshot(number)) for number in range(20)]
+    assert [packing.unpack(one) for one in packed] == [snapshot(number) for number in range(20)]
+    assert sum(len(one) < 30 for one in packed) >= 4, "after a few the kind is found again"
+    assert len(packed[-1]) < 30
 
 
 def test_what_is_large_stays_as_it_is_and_what_was_not_packed_is_returned(database: Database) -> None:
