@@ -1,7 +1,9 @@
 import io
 import json
+import re
 
 import pytest
+from rich.cells import cell_len
 
 from dxos.cli.output import Output, as_json, cell, fields, line, plural, pretty, rows, visible
 
@@ -86,6 +88,27 @@ def test_a_table_has_a_line_for_each_document_and_is_not_cut_without_a_terminal(
     assert len(lines) == 3
     assert lines[0].split() == ["Id", "Content"]
     assert lines[1].split(maxsplit=1) == ["A" * 26, as_json({"title": "x" * 500})]
+
+
+def test_only_the_wide_column_gives_way_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    one = Output(stdout=Terminal(), stderr=Terminal())
+    documents = [{"id": "A" * 26, "data": "牛乳" * 50, "n": 1}, {"id": "B", "data": "x\x1b", "n": 2}]
+    one.result(documents, rows({"id": "Id", "data": "Content", "n": "N"}, empty="Nothing.", wide="data"))
+    head, first, second = re.sub(r"\x1b\[\d*m", "", printed(one)).splitlines()
+    assert head.split() == ["Id", "Content", "N"]
+    assert first.startswith("A" * 26 + "  牛乳")
+    assert first.endswith("…  1")
+    assert cell_len(first) == 60
+    assert second.split() == ["B", "x\\u001b", "2"]
+
+
+def test_text_of_others_in_csv_reaches_files_as_it_is_and_terminals_made_visible() -> None:
+    plain, seen = output(), Output(stdout=Terminal(), stderr=Terminal())
+    for one in (plain, seen):
+        one.text("id,title\r\n1,\x1b[2J\r\n")
+    assert printed(plain) == "id,title\r\n1,\x1b[2J\r\n"
+    assert printed(seen) == "id,title\n1,\\u001b[2J\n"
 
 
 def test_an_empty_table_says_so_in_words() -> None:
