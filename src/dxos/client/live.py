@@ -436,15 +436,19 @@ def referred(core: Core, dxn: str) -> EchoObject | None:
 
 def references_in(data: Any) -> Iterator[str]:
     """The ids of the objects that some data refers to by `@`, once for each reference."""
-    dxn = reference_dxn(data)
-    if dxn is not None:
-        match = DXN.fullmatch(dxn)
-        if match is not None and match[1] == "@":
-            yield match[2]
-    elif isinstance(data, dict | list):
-        for value in data.values() if isinstance(data, dict) else data:
-            if isinstance(value, dict | list):
-                yield from references_in(value)
+    if isinstance(data, dict):
+        dxn = reference_dxn(data) if len(data) == 1 else None  # All objects of a long answer are looked through.
+        if dxn is not None:
+            match = DXN.fullmatch(dxn)
+            if match is not None and match[1] == "@":
+                yield match[2]
+            return
+        values: Iterable[Any] = data.values()
+    else:
+        values = data if isinstance(data, list) else ()
+    for value in values:
+        if isinstance(value, dict | list):
+            yield from references_in(value)
 
 
 def plain(value: Any, core: Core | None, path: Path = ()) -> Any:
