@@ -50,7 +50,7 @@ from dxos.echo.query import Filter, HasType, wants
 from dxos.echo.query import Query as PlainQuery
 from dxos.echo.revision import Conflict, Revision
 from dxos.echo.rows import ObjectRow
-from dxos.echo.schema import SCHEMA_TYPE
+from dxos.echo.schema import SCHEMA_TYPE, StoredSchema
 from dxos.errors import ClosedError, DxosError, InvalidValueError, ObjectNotFoundError, UsageError
 from dxos.keys.ids import is_object_id
 from dxos.limits import BATCH_OBJECTS_MAX, UPDATE_OBJECTS_MAX
@@ -575,6 +575,19 @@ class Database:
                 self._idle = anyio.Event()
             await self._idle.wait()
 
+    async def _extend_schema(self, keeper_id: str, schema: StoredSchema) -> None:
+        """Have a schema that the space keeps tell of the further properties of ours."""
+        try:
+            kept = (await self.get(keeper_id))["jsonSchema"]
+        except DxosError as error:
+            _log.warning("The schema of %s could not be extended: %s", schema.name.dxn, error)
+            return
+        for name, one in schema.properties.items():
+            if name not in kept["properties"]:
+                kept["properties"][name] = one
+                if "propertyOrder" in kept:
+                    kept["propertyOrder"].append(name)
+
     # --- Sending ---
 
     async def _send(self) -> None:
@@ -584,6 +597,8 @@ class Database:
                 if self._schemas:
                     for keeper in await self._schemas.take():
                         self.add(keeper)
+                    for keeper_id, schema in self._schemas.take_outgrown().items():
+                        await self._extend_schema(keeper_id, schema)
                 if self._unsent_batches:
                     await self._send_whole(self._unsent_batches.pop(0))
                     continue

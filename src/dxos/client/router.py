@@ -110,13 +110,20 @@ class SpaceSchemas:
         self._find = find
         self._kept: set[str] = set()
         self._lacking: dict[str, StoredSchema] = {}
+        self._stored: dict[str, tuple[str, StoredSchema]] = {}  # Who keeps it, and how; of several the oldest.
+        self._outgrown: dict[str, StoredSchema] = {}  # What is to be kept instead, by the id of the object.
         self._names: dict[str, str] = {}  # `dxn:type:…` by `dxn:echo:@:…` of the object that keeps the schema.
 
     def learn(self, row: ObjectRow) -> str | None:
         """Look at a row; where it keeps a schema that was not known: what its objects may say as their type."""
         schema = StoredSchema.from_data(row.data) if row.type == SCHEMA_TYPE and not row.deleted else None
         dxn = f"dxn:echo:@:{row.object_id}"
-        if schema is None or self._names.get(dxn) == schema.name.dxn:
+        if schema is None:
+            return None
+        keeper_id, _ = self._stored.get(schema.name.dxn, (row.object_id, None))
+        if row.object_id <= keeper_id:
+            self._stored[schema.name.dxn] = row.object_id, schema
+        if self._names.get(dxn) == schema.name.dxn:
             return None
         self._names[dxn] = schema.name.dxn
         self._kept.add(schema.name.dxn)
@@ -154,12 +161,26 @@ class SpaceSchemas:
         return tuple(found)
 
     def use(self, schema: StoredSchema) -> None:
-        """An object of this type was made."""
+        """An object of this type is to be made.
+
+        Raises:
+            UsageError: The space keeps another schema of this name and version, and such an object does not fit it.
+        """
         if schema.name.dxn not in self._kept:
             self._lacking[schema.name.dxn] = schema
+        if schema.name.dxn in self._stored:
+            keeper_id, kept = self._stored[schema.name.dxn]
+            extended = kept.extended_by(schema)
+            if extended.properties.keys() != kept.properties.keys():
+                self._outgrown[keeper_id] = extended
 
     def __bool__(self) -> bool:
-        return bool(self._lacking)
+        return bool(self._lacking or self._outgrown)
+
+    def take_outgrown(self) -> dict[str, StoredSchema]:
+        """What is to be kept instead of what is, by the id of the object that keeps it."""
+        outgrown, self._outgrown = self._outgrown, {}
+        return outgrown
 
     async def take(self) -> list[EchoObject]:
         """The objects to add, which keep what is lacking; where the space cannot be asked, it is asked again later."""

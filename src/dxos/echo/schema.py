@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, cast, final
 
 from dxos.echo.rows import KINDS, Kind
-from dxos.errors import InvalidKeyError
+from dxos.errors import InvalidKeyError, UsageError
 
 SCHEMA_TYPE: Final = "dxn:type:dxos.org/type/Schema:0.1.0"
 ANY_TYPE: Final = "dxn:type:dxos.org/type/Expando"  # What a reference to an object of any type names.
@@ -83,6 +83,32 @@ class StoredSchema:
         name = {"typename": self.name.typename, "version": self.name.version}
         return {**name, "kind": self.kind, "jsonSchema": json_schema}
 
+    def extended_by(self, other: StoredSchema) -> StoredSchema:
+        """This schema, with what another of the same name and version allows besides: further optional properties.
+
+        Raises:
+            UsageError: An object of the other schema would not fit this one, or the other way round.
+        """
+        if other.kind != self.kind:
+            raise self._refusal(f"is that of a kind of {self.kind}")
+        for name, kept in self.properties.items():
+            if name not in other.properties:
+                if name in self.required:
+                    raise self._refusal(f"requires {name!r}")
+            elif not _fits(other.properties[name], kept):
+                raise self._refusal(f"says that {name!r} is {_told(kept)}, not {_told(other.properties[name])}")
+        further = {name: one for name, one in other.properties.items() if name not in self.properties}
+        for name in further:
+            if name in other.required:
+                raise self._refusal(f"has no {name!r}, which must be optional if it is new")
+        return replace(self, properties={**self.properties, **further})
+
+    def _refusal(self, why: str) -> UsageError:
+        return UsageError(
+            f"The schema of {self.name.typename} {self.name.version} that the space keeps {why}; give yours a higher "
+            "version, and a migration."
+        )
+
     @classmethod
     def from_data(cls, untrusted: Mapping[str, Any]) -> StoredSchema | None:
         """The schema that an object keeps; None where it keeps none that makes sense."""
@@ -115,6 +141,32 @@ class StoredSchema:
             _target(json_schema.get("relationTarget")),
             description if isinstance(description, str) else None,
         )
+
+
+def _kinds(schema: object) -> frozenset[str] | None:
+    """What kinds of values a JSON Schema allows; None where that is not known."""
+    match schema:
+        case {"reference": _}:
+            return frozenset({"reference"})
+        case {"type": str(one)}:
+            return frozenset({one})
+        case {"anyOf": list(several)}:
+            kinds = [_kinds(one) for one in several]
+            known = [one for one in kinds if one is not None]
+            return frozenset().union(*known) if len(known) == len(kinds) else None
+    return None
+
+
+def _fits(schema: object, kept: object) -> bool:
+    """Whether values of one JSON Schema are, as far as that is told at a glance, of the kinds of another."""
+    kinds, allowed = _kinds(schema), _kinds(kept)
+    if kinds is None or allowed is None:
+        return True
+    return kinds <= (allowed | {"integer"} if "number" in allowed else allowed)
+
+
+def _told(schema: object) -> str:
+    return " or ".join(sorted(_kinds(schema) or {"something else"}))
 
 
 def reference_schema(name: TypeName | None) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Types in a database: registered, stored as schemas, queried, migrated."""
 
 import dataclasses
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import date
@@ -86,6 +87,60 @@ async def test_a_schema_that_the_space_has_is_not_stored_again() -> None:
         space.db.add(Person(name="Alice"))
         await space.db.flush()
         assert len(await schemas(space)) == 1
+
+
+async def test_a_class_with_a_further_optional_field_extends_the_schema_that_the_space_keeps() -> None:
+    class Human(Object, typename="example.com/type/Person", version="0.1.0"):
+        name: str
+        nickname: str | None = None
+
+    async with open_space(Human) as (fake, _, space):
+        keeper = EchoObject(type=SCHEMA_TYPE)
+        fake.change(space.id, keeper.id, Person.stored_schema().to_data(keeper.id), type=SCHEMA_TYPE)
+        await space.db.query().run()
+        for name in ("Alice", "Bob"):
+            space.db.add(Human(name=name))
+            await space.db.flush()
+        (kept,) = await schemas(space)
+        assert list(kept.properties) == [*Person.stored_schema().properties, "nickname"]
+        assert kept.properties["nickname"] == Human.stored_schema().properties["nickname"]
+        found = (await space.db.get(keeper.id)).to_dict()["jsonSchema"]
+        assert found["propertyOrder"].count("nickname") == 1
+        assert found["required"] == ["name", "id"]
+
+
+class _Numbered(Object, typename="example.com/type/Person", version="0.1.0"):
+    name: int
+
+
+class _Nameless(Object, typename="example.com/type/Person", version="0.1.0"):
+    title: str | None = None
+
+
+class _Older(Object, typename="example.com/type/Person", version="0.1.0"):
+    name: str
+    born: int
+
+
+@pytest.mark.parametrize(
+    ("other", "values", "why"),
+    [
+        (_Numbered, {"name": 1}, "says that 'name' is string, not integer"),
+        (_Nameless, {"title": "Dr"}, "requires 'name'"),
+        (_Older, {"name": "Alice", "born": 1}, "has no 'born', which must be optional if it is new"),
+    ],
+)
+async def test_a_class_whose_objects_do_not_fit_the_schema_that_the_space_keeps_needs_a_version_of_its_own(
+    other: type[Object], values: dict[str, Any], why: str
+) -> None:
+    async with open_space(other) as (fake, _, space):
+        keeper = EchoObject(type=SCHEMA_TYPE)
+        fake.change(space.id, keeper.id, Person.stored_schema().to_data(keeper.id), type=SCHEMA_TYPE)
+        await space.db.query().run()
+        made = other(**values)
+        with pytest.raises(UsageError, match=re.escape(f"{why}; give yours a higher version, and a migration.")):
+            space.db.add(made)
+        assert await space.db.query(other).run() == []
 
 
 async def test_only_registered_classes_can_be_added() -> None:
