@@ -4,6 +4,8 @@ Every process can be killed, frozen, thawed and closed at any moment. What the k
 a frozen process keeps its locks and its connections, and gets what came meanwhile, in order, when it is thawed.
 """
 
+from __future__ import annotations
+
 import heapq
 import itertools
 import math
@@ -18,12 +20,13 @@ from dxos.worker import coordinator, election, following, leadership, messages, 
 from dxos.worker.messages import Failure, Message
 
 VERSION = "0.1.0"
+COORDINATOR = "coordinator"
 
 
 class Process:
     """Something the kernel runs: alive, frozen or dead."""
 
-    def __init__(self, world: "World", name: str) -> None:
+    def __init__(self, world: World, name: str) -> None:
         self.world, self.name = world, name
         self.dead = self.frozen = False
         self.backlog: list[_Event] = []
@@ -50,9 +53,6 @@ class Process:
 
     def released(self) -> None:
         """What else falls with the process."""
-
-    def freeze(self) -> None:
-        self.frozen = True
 
     def thaw(self) -> None:
         if self.frozen:
@@ -88,14 +88,22 @@ class _Event:
 class End:
     """One end of a connection."""
 
-    def __init__(self, process: Process) -> None:
-        self.process, self.closed, self.clear_at = process, False, 0.0
+    def __init__(self, process: Process, role: str) -> None:
+        self.process, self.role, self.closed, self.clear_at = process, role, False, 0.0
         self.peer: End
-        self.received: Callable[[Message, Port | None], None] = lambda *_: None
-        self.ended: Callable[[], None] = lambda: None
+        self._received: Callable[[Message, Port | None], None] | None = None
+        self._ended: Callable[[], None] = lambda: None
+        self._early: list[tuple[Message, Port | None]] = []  # Came before it was accepted.
         process.ends.append(self)
 
-    def send(self, message: Message, port: "Port | None" = None) -> None:
+    def wire(self, received: Callable[[Message, Port | None], None], ended: Callable[[], None]) -> None:
+        self._received, self._ended = received, ended
+        for message, port in self._early:
+            received(message, port)
+        if self.closed:
+            ended()
+
+    def send(self, message: Message, port: Port | None = None) -> None:
         if self.closed:
             if port:
                 port.close_client_end()
@@ -103,6 +111,7 @@ class End:
         assert messages.decode(messages.encode(message)) == message
         if port:
             port.move(None)
+        self.process.world.say(self.role, self.peer.role, message)
         self._later(lambda: self.peer._receive(message, port), port)
 
     def close(self) -> None:
@@ -111,30 +120,33 @@ class End:
             self.process.ends.remove(self)
             self._later(self.peer._end, None)
 
-    def _later(self, run: Callable[[], None], port: "Port | None") -> None:
+    def _later(self, run: Callable[[], None], port: Port | None) -> None:
         world = self.process.world
         # A connection keeps the order of what goes over it.
         self.clear_at = max(self.clear_at + 1e-9, world.now + world.delay())
         drop = port.close_client_end if port else lambda: None
         world.at(self.clear_at, _Event(self.peer.process, run, drop))
 
-    def _receive(self, message: Message, port: "Port | None") -> None:
+    def _receive(self, message: Message, port: Port | None) -> None:
         if self.closed:
             if port:
                 port.close_client_end()
             return
         if port:
             port.move(self.process)
-        self.received(message, port)
+        if self._received:
+            self._received(message, port)
+        else:
+            self._early.append((message, port))
 
     def _end(self) -> None:
         if not self.closed:
             self.close()
-            self.ended()
+            self._ended()
 
 
-def connect(one: Process, other: Process) -> tuple[End, End]:
-    ends = End(one), End(other)
+def connect(one: Process, other: Process, other_role: str) -> tuple[End, End]:
+    ends = End(one, one.name), End(other, other_role)
     ends[0].peer, ends[1].peer = ends[1], ends[0]
     return ends
 
@@ -142,7 +154,7 @@ def connect(one: Process, other: Process) -> tuple[End, End]:
 class Port:
     """A session's pair of sockets; the client's end moves from process to process."""
 
-    def __init__(self, worker: "Worker", client_id: str, attempt: int) -> None:
+    def __init__(self, worker: Worker, client_id: str, attempt: int) -> None:
         self.worker, self.client_id, self.attempt = worker, client_id, attempt
         self.client_closed = self.worker_closed = False
         self.holder: Process | None = None
@@ -200,9 +212,11 @@ class World:
         self.profile_lock: Worker | None = None
         self.writers: dict[int, str] = {}
         self.init_failure: Failure | None = None
+        self.host_s = 0.3  # How long a host takes to open at most.
         # What happened, for the invariants.
         self.acted = 0
         self.trace: deque[tuple[float, str, str]] = deque(maxlen=4_000)
+        self.said: deque[tuple[str, str, str]] = deque(maxlen=4_000)
 
     def number(self) -> int:
         return next(self._numbers)
@@ -214,6 +228,10 @@ class World:
 
     def note(self, who: object, what: object) -> None:
         self.trace.append((round(self.now, 4), repr(who), repr(what)))
+
+    def say(self, sender: str, receiver: str, message: Message) -> None:
+        """Remember who said what to whom, as a diagram shows it."""
+        self.said.append((sender, receiver, messages.name_of(type(message))))
 
     def at(self, when: float, event: _Event) -> None:
         heapq.heappush(self._heap, (when, self.number(), event))
@@ -255,22 +273,30 @@ class World:
         if not until():
             self.now = end
 
-    def start(self) -> "Client":
-        client = Client(self, f"client-{self.number()}")
+    def start(self, *, protocol: int = messages.PROTOCOL, delay: float | None = None) -> Client:
+        client = Client(self, f"client-{self.number()}", protocol=protocol)
         self.clients.append(client)
-        self.soon(client, client.start)
+        self.soon(client, client.start, delay)
         return client
 
+    def freeze(self, process: Process) -> None:
+        process.frozen = True
+
+    def thaw(self, process: Process) -> None:
+        process.thaw()
+        process.settle()
+        self.schedule(process)
+
     @property
-    def open_clients(self) -> "list[Client]":
+    def open_clients(self) -> list[Client]:
         return [one for one in self.clients if not one.dead]
 
     @property
-    def leaders(self) -> "list[Client]":
+    def leaders(self) -> list[Client]:
         return [one for one in self.open_clients if one.election.state is election.State.LEADING]
 
     @property
-    def live_workers(self) -> "list[Worker]":
+    def live_workers(self) -> list[Worker]:
         return [one for one in self.workers if not one.dead]
 
     @property
@@ -282,7 +308,7 @@ class World:
 class Generation:
     """A leader file."""
 
-    holder: "Client | None" = None
+    holder: Client | None = None
     written: bool = False
     beat: int = 0
 
@@ -295,7 +321,7 @@ class Reign:
     coordinator: coordinator.Coordinator
     links: dict[int, End] = field(default_factory=dict)
     worker_end: End | None = None
-    spawned: "Worker | None" = None
+    spawned: Worker | None = None
     sessions: dict[messages.Session, list[Port]] = field(default_factory=dict)
     provided: dict[messages.ProvidePort, list[Port]] = field(default_factory=dict)
 
@@ -303,10 +329,11 @@ class Reign:
 class Client(Process):
     """An application with its thread: election, following, and while it leads, leadership and coordinator."""
 
-    def __init__(self, world: World, name: str) -> None:
+    def __init__(self, world: World, name: str, *, protocol: int = messages.PROTOCOL) -> None:
         super().__init__(world, name)
+        self.protocol = protocol
         self.election = election.Election()
-        self.following = following.Following(name, pid=1, version=VERSION)
+        self.following = following.Following(name, pid=1, version=VERSION, protocol=protocol)
         self.reign: Reign | None = None
         self.link: End | None = None
         self.received: dict[messages.ProvidePort, list[Port]] = {}
@@ -415,7 +442,7 @@ class Client(Process):
                 self.led.append(leadership_id)
                 self.reign = Reign(
                     leadership.Leadership(leadership_id, client_id=self.name, config="{}"),
-                    coordinator.Coordinator(leadership_id, pid=1, version=VERSION),
+                    coordinator.Coordinator(leadership_id, pid=1, version=VERSION, protocol=self.protocol),
                 )
                 world.coordinator_socket = self.reign
                 self.reign.leadership.start()
@@ -456,14 +483,14 @@ class Client(Process):
                 if worker is None or worker.dead:
                     self._tell(reign, machine.worker_absent)
                 else:
-                    reign.worker_end, theirs = connect(self, worker)
+                    reign.worker_end, theirs = connect(self, worker, worker.name)
                     self._wire_worker(reign)
                     world.soon(worker, partial(worker.accept, theirs))
                     machine.worker_linked(now)
             case leadership.Spawn():
                 worker = Worker(world, f"worker-{world.number()}")
                 world.workers.append(worker)
-                ours, theirs = connect(self, worker)
+                ours, theirs = connect(self, worker, worker.name)
                 reign.worker_end, reign.spawned = ours, worker
                 self._wire_worker(reign)
                 world.soon(worker, lambda: worker.begin(theirs), world.random.uniform(0.01, 0.2))
@@ -499,6 +526,7 @@ class Client(Process):
                     reign.provided.setdefault(message, []).append(reign.sessions[session].pop())
                 if isinstance(message, messages.NewLeader):
                     self.election.leadership_ready()
+                world.say(self.name, COORDINATOR, message)
                 reign.coordinator.relay(message)
             case leadership.Discard(session):
                 reign.sessions[session].pop().close_client_end()
@@ -542,7 +570,7 @@ class Client(Process):
                 reign.worker_end = None
                 reign.leadership.worker_gone(self.world.now)
 
-        end.received, end.ended = received, ended
+        end.wire(received, ended)
 
     def _coordinate(self, reign: Reign, action: coordinator.Action) -> None:
         match action:
@@ -556,6 +584,7 @@ class Client(Process):
                 if link in reign.links:
                     reign.links.pop(link).close()
             case coordinator.ToLeader(request):
+                self.world.say(COORDINATOR, self.name, request)
                 reign.leadership.request(request)
             case coordinator.ClientLeft(client_id):
                 reign.leadership.client_left(client_id)
@@ -579,10 +608,8 @@ class Client(Process):
             if reign.links.pop(link, None):
                 reign.coordinator.link_ended(link)
 
-        end.received, end.ended = received, ended
         reign.coordinator.linked(link, self.world.now)
-        if end.closed:
-            ended()  # Before it was accepted.
+        end.wire(received, ended)
 
     def _follow(self, action: following.Action) -> None:
         world, now = self.world, self.world.now
@@ -623,7 +650,7 @@ class Client(Process):
         if reign is None or owner is None:
             self.world.soon(self, lambda: self.following.link_ended(self.world.now))
             return
-        end, theirs = connect(self, owner)
+        end, theirs = connect(self, owner, COORDINATOR)
         self.link = end
 
         def received(message: Message, port: Port | None) -> None:
@@ -642,7 +669,7 @@ class Client(Process):
                 self.following.link_ended(self.world.now)
                 self.election.link_ended(self.world.now)
 
-        end.received, end.ended = received, ended
+        end.wire(received, ended)
         self.world.soon(owner, lambda: owner.accept(reign, theirs))
         self.following.link_opened(self.world.now)
 
@@ -679,10 +706,8 @@ class Worker(Process):
             self.links.pop(link, None)
             self.sessions.link_ended(link, self.world.now)
 
-        end.received, end.ended = received, ended
         self.sessions.linked(link)
-        if end.closed:
-            ended()  # Before it was accepted.
+        end.wire(received, ended)
 
     def released(self) -> None:
         if self.world.profile_lock is self:
@@ -741,7 +766,7 @@ class Worker(Process):
 
     def _start_host(self, init: messages.Init) -> None:
         self.write_id = max(self.write_id, init.leadership_id)
-        self.world.soon(self, self._try_profile, self.world.random.uniform(0.01, 0.3))
+        self.world.soon(self, self._try_profile, self.world.random.uniform(0.01, self.world.host_s))
 
     def _try_profile(self) -> None:
         world = self.world

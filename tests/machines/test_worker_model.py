@@ -39,9 +39,9 @@ def storm(world: World) -> None:
             case "kill" if everybody:
                 random.choice([*everybody, *world.live_workers, *world.leaders]).die()
             case "freeze" if everybody:
-                random.choice([*everybody, *world.live_workers, *world.leaders]).freeze()
+                world.freeze(random.choice([*everybody, *world.live_workers, *world.leaders]))
             case "thaw" if everybody:
-                thaw(world, random.choice(everybody).name)
+                world.thaw(random.choice(everybody))
             case "unlink":
                 if random.random() < 0.5:
                     world.coordinator_socket = None
@@ -56,15 +56,7 @@ def storm(world: World) -> None:
     for one in [*world.open_clients, *world.live_workers]:
         if one.frozen and random.random() < 0.3:
             one.die()
-        thaw(world, one.name)
-
-
-def thaw(world: World, name: str) -> None:
-    for one in [*world.open_clients, *world.live_workers]:
-        if one.name == name:
-            one.thaw()
-            one.settle()
-            world.schedule(one)
+        world.thaw(one)
 
 
 def check(world: World) -> None:
