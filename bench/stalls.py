@@ -93,11 +93,11 @@ class StallMeter:
 
 @asynccontextmanager
 async def open_client(folder: str, signal_url: str | None = None) -> AsyncIterator[Client]:
-    """A client with its data in that folder."""
+    """A client with its data in that folder, and its host in this process, so that the loop has the work of both."""
     runtime: dict[str, Any] = {"client": {"storage": {"persistent": True, "dataRoot": folder}}}
     if signal_url is not None:
         runtime["services"] = {"signaling": [{"server": signal_url}]}
-    async with Client(Config({"runtime": runtime})) as client:
+    async with Client(Config({"runtime": runtime}), services="local") as client:
         yield client
 
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, final
 from weakref import WeakValueDictionary
 
 from dxos.client.observable import Signal
-from dxos.echo.mutation import Mutation, apply_to_row, check
+from dxos.echo.mutation import Mutation, apply_to_row, check, joined
 from dxos.echo.revision import Conflict, Revision
 from dxos.echo.rows import ObjectRow, Path, reference, same_value
 from dxos.errors import InvalidValueError, ObjectNotFoundError, UsageError
@@ -244,9 +244,12 @@ class Core:
             return
         # Before an object is sent for the first time, it is sent as it is then.
         if not (self.creating and not self.under_way):
-            if self.unsent is None:
-                self.unsent = []
-            self.unsent.append(mutation)
+            if not self.unsent:
+                self.unsent = [mutation]
+            elif (both := joined(self.unsent[-1], mutation)) is not None:
+                self.unsent[-1] = both
+            else:
+                self.unsent.append(mutation)
         self.home.edited(target)
 
     def take(self) -> Edit:

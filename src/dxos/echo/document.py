@@ -31,6 +31,8 @@ ROOT = NodeId(core.ROOT)
 _DEPTH_MAX = VALUE_DEPTH_MAX + 8
 _PANIC = "PanicException"  # The library does not export the class.
 _HASH_BYTES = 32
+_LONG_TEXT_CHARS = 1_000
+_LONG_TEXTS_MAX = 16  # Of one document.
 
 
 class Missing(Enum):
@@ -81,10 +83,13 @@ class SyncState:
 class Document:
     """A document in memory. Not for use from two threads at once."""
 
-    __slots__ = ("_inner", "poisoned")
+    __slots__ = ("_inner", "_texts", "poisoned")
 
     def __init__(self, inner: core.Document) -> None:
         self._inner = inner
+        # Long texts as they are, because reading one takes 70 ns a character; forgotten whenever anything but an edit
+        # here may have changed them.
+        self._texts: dict[bytes, str] = {}
         self.poisoned = False  # A panic may have left it half changed: throw it away and load it again.
 
     @classmethod
@@ -166,6 +171,7 @@ class Document:
 
     def merge(self, other: Document) -> None:
         """Take over every change of another copy."""
+        self._texts.clear()
         with self._guarded(CorruptionError):
             self._inner.merge(other._inner)
 
@@ -177,8 +183,10 @@ class Document:
             InvalidValueError: An edit that the document does not allow.
         """
         refused = "the document does not allow this edit"
+        texts, self._texts = self._texts, {}
         with self._guarded(InvalidValueError, refused), self._inner.transaction() as transaction:
-            yield Edit(transaction)
+            yield Edit(transaction, texts)
+        self._texts = texts  # Not where it was undone.
 
     def to_python(self, path: Path = (), heads: Heads | None = None) -> Json | Missing:
         """The value at a path as plain data; what plain data cannot show is left out, in lists it is None.
@@ -199,7 +207,7 @@ class Document:
                 node = _get(reader, node[1], step)
                 if node is None:
                     return MISSING
-            return _read(reader, node, _DEPTH_MAX)
+            return _read(reader, node, _DEPTH_MAX, self._texts if heads is None else None)
 
     def writings(self, path: Path, pasts: Sequence[Heads]) -> list[Writing | None]:
         """Which writing of a map's key, all of whose maps and lists are there now, each of several pasts shows.
@@ -234,6 +242,7 @@ class Document:
             LimitError: It is too large, or would be.
         """
         sync_message.parse(untrusted)
+        self._texts.clear()
         with self._guarded(DecodeError, "a sync message that does not parse or fit"):
             self._inner.receive_sync_message(state._inner, core.Message.decode(untrusted))
 
@@ -287,10 +296,10 @@ def _mapped(error: type[DxosError], message: str) -> Iterator[None]:
 class Edit:
     """The changes of one open transaction; see `Document.edit`."""
 
-    __slots__ = ("_inner",)
+    __slots__ = ("_inner", "_texts")
 
-    def __init__(self, inner: core.Transaction) -> None:
-        self._inner = inner
+    def __init__(self, inner: core.Transaction, texts: dict[bytes, str]) -> None:
+        self._inner, self._texts = inner, texts
 
     def node(self, parent: NodeId, step: str | int) -> tuple[NodeKind, NodeId] | None:
         """The map, list or text at a place, or None where there is a plain value, or nothing."""
@@ -303,7 +312,7 @@ class Edit:
     def read(self, parent: NodeId, step: str | int) -> Json | Missing:
         """The value at a place as plain data."""
         found = _get(self._inner, parent, step)
-        return MISSING if found is None else _read(self._inner, found, _DEPTH_MAX)
+        return MISSING if found is None else _read(self._inner, found, _DEPTH_MAX, self._texts)
 
     def length(self, node: NodeId) -> int:
         """How many entries, elements or characters a node has."""
@@ -361,16 +370,20 @@ class Edit:
         """
         delete, insert, type_ = self._inner.delete, self._inner.insert, core.ScalarType.Str
         wanted = self._inner.length(text_node) - delete_count + len(text)
-        for _ in range(delete_count):
-            delete(text_node, index)
         # One by one: a text inserted at once is one piece, and an edit inside it, by any peer, would delete all of it.
         try:
             for position, character in enumerate(text, start=index):
                 insert(text_node, position, type_, character)
+            # Afterwards, because the library walks over what is deleted with each insertion behind it.
+            for _ in range(delete_count):
+                delete(text_node, index + len(text))
         except Exception as refused:
             raise InvalidValueError(f"The text has no character at {index}") from refused
         if self._inner.length(text_node) != wanted:
             raise InvalidValueError(f"The text has no single characters at {index}")
+        known = self._texts.get(text_node)
+        if known is not None:
+            self._texts[text_node] = known[:index] + text + known[index + delete_count :]
 
     def _fill_map(self, node: NodeId, value: dict[str, Any]) -> None:
         for key, child in value.items():
@@ -415,23 +428,26 @@ def _get(reader: Any, node: bytes, step: str | int) -> Any:
         return None
 
 
-def _read(reader: Any, found: Any, depth_left: int) -> Json | Missing:
+def _read(reader: Any, found: Any, depth_left: int, texts: dict[bytes, str] | None = None) -> Json | Missing:
     what, node = found
     if isinstance(what, tuple):
         return _plain(*what)
     if depth_left == 0:
         return MISSING
     if what == core.ObjType.Text:
-        text: str = reader.text(node)
+        known = None if texts is None else texts.get(node)
+        text: str = reader.text(node) if known is None else known
+        if known is None and texts is not None and len(text) >= _LONG_TEXT_CHARS and len(texts) < _LONG_TEXTS_MAX:
+            texts[node] = text
         return text
     if what == core.ObjType.List:
-        values = [_read(reader, child, depth_left - 1) for child in _elements(reader, node)]
+        values = [_read(reader, child, depth_left - 1, texts) for child in _elements(reader, node)]
         return [None if value is MISSING else value for value in values]
     if what != core.ObjType.Map:
         return MISSING
     entries = {}
     for key, child in _entries(reader, node):
-        value = MISSING if child is None else _read(reader, child, depth_left - 1)
+        value = MISSING if child is None else _read(reader, child, depth_left - 1, texts)
         if value is not MISSING:
             entries[key] = value
     return entries

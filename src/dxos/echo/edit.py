@@ -83,13 +83,62 @@ def _change_type(
 
 
 def _apply_all(document: Document, object_id: str, mutations: Sequence[Mutation]) -> None:
+    try:
+        _apply_once(document, object_id, mutations, by_length=True)
+    except _NotCharacters:
+        _apply_once(document, object_id, mutations, by_length=False)
+
+
+class _NotCharacters(Exception):
+    """A text is not one by characters, which shows when it is half edited: all is done again, with reading it first."""
+
+
+def _apply_once(document: Document, object_id: str, mutations: Sequence[Mutation], *, by_length: bool) -> None:
+    """Apply mutations in one transaction.
+
+    Args:
+        document, object_id, mutations: As in `apply`.
+        by_length: Whether to edit texts without reading them, which would take longer than the edit.
+    """
     with document.edit() as edit:
         objects = edit.node(ROOT, "objects")
         found = None if objects is None or objects[0] is not NodeKind.MAP else edit.node(objects[1], object_id)
         if found is None or found[0] is not NodeKind.MAP:
             raise ObjectNotFoundError("The document does not hold this object.", object_id=object_id)
+        text: NodeId | None = None
+        typed_at: Path | None = None  # Where the last edit was, if that was one of a text by characters.
         for mutation in mutations:
+            if isinstance(mutation, Splice) and by_length:
+                if mutation.path != typed_at:
+                    text = _text_node(edit, found[1], mutation.path)
+                    typed_at = None if text is None else mutation.path
+                if text is not None and _splice_by_length(edit, text, mutation):
+                    continue
+            typed_at = None
             _apply(edit, found[1], mutation)
+
+
+def _text_node(edit: Edit, node: NodeId, path: Path) -> NodeId | None:
+    """The text at a path, if it is one that is edited by characters."""
+    if not path:
+        return None
+    kind, parent = _parent(edit, node, path)
+    found = edit.node(parent, path[-1]) if _fits(kind, path[-1]) else None
+    return found[1] if found is not None and found[0] is NodeKind.TEXT else None
+
+
+def _splice_by_length(edit: Edit, text: NodeId, mutation: Splice) -> bool:
+    """Replace characters of a text without reading it; whether it fits and does not become too long for that."""
+    length = edit.length(text)
+    if mutation.index + mutation.delete_count > length:
+        raise _NotCharacters
+    if length - mutation.delete_count + len(mutation.text) > STRING_SCALAR_CHARS_MIN:
+        return False
+    try:
+        edit.splice(text, mutation.index, mutation.delete_count, mutation.text)
+    except InvalidValueError:
+        raise _NotCharacters from None
+    return True
 
 
 def _apply(edit: Edit, node: NodeId, mutation: Mutation) -> None:

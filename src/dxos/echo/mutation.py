@@ -13,7 +13,7 @@ from typing import Any, final
 
 from dxos.echo.rows import Json, ObjectRow, Path
 from dxos.errors import DecodeError, InvalidValueError
-from dxos.limits import VALUE_DEPTH_MAX
+from dxos.limits import SPLICE_JOINED_CHARS_MAX, VALUE_DEPTH_MAX
 
 INTEGER_MAX = 2**53 - 1  # Larger ones are rounded by JavaScript peers.
 
@@ -261,6 +261,22 @@ def _check_path(path: Path, steps_min: int = 0) -> None:
 def _check_count(path: Path, *counts: int) -> None:
     if any(isinstance(count, bool) or count < 0 for count in counts):
         raise InvalidValueError(f"{_shown(path)}: an index or count is 0 or more.")
+
+
+def joined(first: Mutation, second: Mutation) -> Splice | None:
+    """The one mutation that does what two do, where the second goes on typing, or deleting, at the place of the first.
+
+    Typing comes in single characters; sent as they are, each would cost as much as many.
+    """
+    if not isinstance(first, Splice) or not isinstance(second, Splice) or first.path != second.path:
+        return None
+    if len(first.text) + len(second.text) > SPLICE_JOINED_CHARS_MAX:
+        return None
+    if not second.delete_count and second.index == first.index + len(first.text):
+        return Splice(first.path, first.index, first.delete_count, first.text + second.text)
+    if not first.text and not second.text and second.index in (first.index, first.index - second.delete_count):
+        return Splice(first.path, second.index, first.delete_count + second.delete_count, "")
+    return None
 
 
 def apply_to_data(data: dict[str, Any], mutations: list[Mutation] | tuple[Mutation, ...]) -> dict[str, Any]:

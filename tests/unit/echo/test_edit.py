@@ -1,10 +1,24 @@
+import random
+
 import pytest
 from echo_peers import SPACE_KEY, object_id
 
 from dxos.echo import edit
 from dxos.echo.document import ROOT, Document, NodeKind
 from dxos.echo.layout import ObjectStructure, make_object_document, materialize
-from dxos.echo.mutation import ChangeType, Delete, Insert, Mutation, Put, Remove, SetDeleted, SetMeta, Splice
+from dxos.echo.mutation import (
+    ChangeType,
+    Delete,
+    Insert,
+    Mutation,
+    Put,
+    Remove,
+    SetDeleted,
+    SetMeta,
+    Splice,
+    apply_to_data,
+    joined,
+)
 from dxos.echo.rows import ObjectRow
 from dxos.errors import InvalidValueError, ObjectNotFoundError
 
@@ -138,3 +152,44 @@ def test_a_type_that_cannot_be_changed_leaves_the_document_alone() -> None:
     with pytest.raises(InvalidValueError):
         edit.apply(document, MILK, [RENAMED, Splice(("gone",), 0, 0, "x")])
     assert document.heads == before
+
+
+def test_long_texts_that_are_remembered_are_what_the_document_holds() -> None:
+    chance = random.Random(7)
+    document = milk(text="word " * 400, other="WORD " * 400)
+    for turn in range(30):
+        length = len(row(document).data["text"])
+        index = chance.randrange(length)
+        edits: list[Mutation] = [Splice(("text",), index, chance.randrange(min(9, length - index)), "né😀"[: turn % 4])]
+        if turn % 5 == 0:
+            edits.append(Put(("other",), f"{turn} " * 800))
+        if turn % 7 == 0:
+            other = document.fork()
+            edit.apply(other, MILK, [Splice(("text",), 3, 1, "elsewhere")])
+            document.merge(other)
+        if turn % 11 == 0:
+            with pytest.raises(InvalidValueError):
+                edit.apply(document, MILK, [*edits, Splice(("text",), 10**6, 1, "")])
+        edit.apply(document, MILK, edits)
+        assert row(document).data == row(Document.load(document.save())).data
+
+
+def test_typing_is_one_edit_with_the_same_outcome() -> None:
+    chance = random.Random(8)
+    for _ in range(200):
+        data = {"text": "some words", "other": "more words"}
+        single: list[Mutation] = []
+        together: list[Mutation] = []
+        cursor = 4
+        for _ in range(12):
+            if chance.random() < 0.2:
+                cursor = chance.randrange(5)
+            go = chance.random() < 0.4 and cursor > 0
+            at = cursor - 1 if go and chance.random() < 0.7 else cursor
+            one = Splice(("text",), at, 1, "") if go else Splice(("text",), cursor, 0, chance.choice(["a", "bc"]))
+            cursor = at + len(one.text)
+            single.append(one)
+            both = joined(together[-1], one) if together else None
+            together[-1:] = [both] if both is not None else [*together[-1:], one]
+        assert apply_to_data(data, single) == apply_to_data(data, together)
+        assert len(together) < len(single)
