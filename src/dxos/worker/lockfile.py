@@ -209,10 +209,14 @@ class AliveMark:
     def __init__(self, path: Path) -> None:
         self.path: Final = path
         try:
-            self.descriptor = os.open(path, _FLAGS | os.O_CREAT | os.O_EXCL, FILE_MODE)
+            while True:
+                self.descriptor = os.open(path, _FLAGS | os.O_CREAT | os.O_EXCL, FILE_MODE)
+                fcntl.flock(self.descriptor, fcntl.LOCK_EX)  # Nobody holds it for longer than a look takes.
+                if os.fstat(self.descriptor).st_nlink:
+                    break
+                os.close(self.descriptor)  # A sweep took it for one that had ended, before it was locked.
         except OSError as error:
             raise map_os_error(error, "mark a worker") from error
-        fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def write(self, pid: int) -> None:
         """Say whose life it is."""

@@ -35,7 +35,7 @@ from dxos.store.files import create_private_file
 from dxos.version import __version__
 from dxos.worker import messages, sessions
 from dxos.worker.links import Link
-from dxos.worker.lockfile import AliveMark, alive_pid, kill_alive
+from dxos.worker.lockfile import AliveMark, alive_pid, kill_alive, sweep
 from dxos.worker.messages import Failure
 from dxos.worker.places import Places, check_peer, connect, listen
 from dxos.worker.sessions import Sessions
@@ -135,6 +135,7 @@ class _Worker:
 
     def _tidy(self, inode: int) -> None:
         """Remove what nobody needs any more; what a newer one has put in its place stays."""
+        sweep(self._places.host)
         with contextlib.suppress(OSError):
             if self._places.worker.lstat().st_ino == inode:
                 self._places.worker.unlink()

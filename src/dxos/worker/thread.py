@@ -34,7 +34,7 @@ from dxos.worker.election import Election
 from dxos.worker.following import Following
 from dxos.worker.leadership import Leadership
 from dxos.worker.links import Link
-from dxos.worker.lockfile import LeaderLock, is_locked, kill_alive, sweep
+from dxos.worker.lockfile import LeaderLock, is_locked, kill_alive, read_leader, sweep
 from dxos.worker.messages import Failure, Message
 from dxos.worker.places import Places, check_peer, connect, listen
 from dxos.worker.zygote import spawn_zygote
@@ -325,7 +325,8 @@ class _Driver:
             case election.TryLock():
                 self._locked(self._lock.try_lock())
             case election.StealLock(frozen):
-                _log.warning("Process %s leads and does not answer; this one takes over.", frozen)
+                pid = read_leader(self._places.host).get("pid", "unknown")
+                _log.warning("Process %s leads this profile and is frozen; this one takes over.", pid)
                 self._locked(self._lock.steal(frozen))
             case election.Lead(leadership_id):
                 self._begin_to_lead(leadership_id)
@@ -352,7 +353,6 @@ class _Driver:
             self._election.lock_acquired(leadership_id, self._now())
 
     def _begin_to_lead(self, leadership_id: int) -> None:
-        sweep(self._places.host)
         try:
             self._leading = _Leading(leadership_id, self._places, self._settings, self._client_id, self._accepted)
         except DxosError as error:
@@ -452,6 +452,7 @@ class _Driver:
 
     async def _spawn(self, leading: _Leading) -> None:
         """Have the zygote fork a worker; the zygote that is here, the one that another leader left, or a new one."""
+        sweep(self._places.host)
         worker_id = secrets.token_hex(8)
         for is_last in (False, True):
             ours, theirs = socket.socketpair()

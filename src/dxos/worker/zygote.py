@@ -172,6 +172,7 @@ class _Zygote:
         with contextlib.suppress(OSError):
             if os.stat(self._places.zygote).st_ino == self._identity:
                 self._places.zygote.unlink()
+        self._places.tidy()
         return None
 
     def close(self) -> None:

@@ -1,0 +1,183 @@
+"""Processes that share one profile, and what is left of them in the end."""
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from dxos.worker.lockfile import alive_pid
+
+SOURCE = Path(__file__).parents[1] / "src"
+WAIT_S = 40.0
+
+
+class Person:
+    """A client in a process of its own; see `worker_peer.py` for what can be asked of it."""
+
+    def __init__(self, profile: Path, backend: str = "asyncio") -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-W", "default", str(Path(__file__).parent / "worker_peer.py"), str(profile), backend],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(SOURCE), str(Path(__file__).parent)])},
+        )
+        self.pid = self._process.pid
+        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+        threading.Thread(target=self._read, daemon=True).start()
+        self.opened_s = 0.0
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        with contextlib.suppress(ValueError):
+            for line in self._process.stdout:
+                self._lines.put(line)
+        self._lines.put("")
+
+    def ready(self) -> "Person":
+        """Wait until its client is open."""
+        self.opened_s = self.answer()
+        return self
+
+    def tell(self, do: str, **options: Any) -> None:
+        """Ask, and wait for no answer."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps({"do": do, **options}) + "\n")
+        self._process.stdin.flush()
+
+    def answer(self) -> Any:
+        """The answer to what was told before; AssertionError with what was raised there."""
+        line = self._lines.get(timeout=WAIT_S)
+        assert line, f"process {self.pid} ended: {self.said()}"
+        found = json.loads(line)
+        assert "error" not in found, f"process {self.pid}: {found}"
+        return found["result"]
+
+    def ask(self, do: str, **options: Any) -> Any:
+        """Have something done; its answer."""
+        self.tell(do, **options)
+        return self.answer()
+
+    def signal(self, number: int) -> None:
+        """SIGKILL, SIGSTOP, SIGCONT."""
+        self._process.send_signal(number)
+        if number == signal.SIGKILL:
+            self._process.wait(WAIT_S)
+
+    def stop(self) -> str:
+        """End it in order; what it wrote on stderr, which should be nothing."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        code = self._process.wait(WAIT_S)
+        said = self.said()
+        assert code == 0, said
+        return said
+
+    def said(self) -> str:
+        """What it wrote on stderr until its end."""
+        assert self._process.stderr is not None
+        return self._process.stderr.read()
+
+    def close(self) -> None:
+        """Whatever it does, it is over."""
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+            assert pipe is not None
+            with contextlib.suppress(OSError):
+                pipe.close()
+
+
+class People:
+    """Those who share one profile."""
+
+    def __init__(self, profile: Path) -> None:
+        self.profile = profile
+        self.host = profile / "host"
+        self._all: list[Person] = []
+
+    def start(self, backend: str = "asyncio") -> Person:
+        """Start another one; `ready` waits for it."""
+        person = Person(self.profile, backend)
+        self._all.append(person)
+        return person
+
+    def first(self, backend: str = "asyncio") -> Person:
+        """One who leads, with an identity and a space, and follows it."""
+        person = self.start(backend).ready()
+        person.ask("create")
+        person.ask("follow")
+        return person
+
+    def another(self, backend: str = "asyncio") -> Person:
+        """One more, who follows the space."""
+        person = self.start(backend).ready()
+        person.ask("follow")
+        return person
+
+    def close(self) -> None:
+        for person in self._all:
+            person.close()
+
+    def processes(self) -> dict[int, str]:
+        """The pids of the profile's workers and their parents, and what each is; only Linux shows them."""
+        found = {}
+        for entry in Path("/proc").iterdir():
+            with contextlib.suppress(OSError):
+                if not entry.name.isdigit() or str(self.host).encode() not in (entry / "cmdline").read_bytes():
+                    continue
+                state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+                if state != "Z":
+                    found[int(entry.name)] = "worker" if int(entry.name) in self._marked() else "zygote"
+        return found
+
+    def worker_pid(self) -> int:
+        """The worker's."""
+        (pid,) = self._marked()
+        return pid
+
+    def zygote_pid(self) -> int:
+        """Its parent's."""
+        (pid,) = (pid for pid, kind in self.processes().items() if kind == "zygote")
+        return pid
+
+    def _marked(self) -> list[int]:
+        return [pid for path in self.host.glob("alive.*") if (pid := alive_pid(path))]
+
+    def leftovers(self) -> list[str]:
+        """Files that should not be there when nobody uses the profile."""
+        kept = {"worker.log", "sockets"}
+        return sorted(one for one in os.listdir(self.host) if one not in kept and not one.startswith("leader."))
+
+
+def until(condition: Callable[[], Any], timeout_s: float = WAIT_S) -> Any:
+    """Wait until it is true; what it gave."""
+    end = time.monotonic() + timeout_s
+    while not (found := condition()):
+        assert time.monotonic() < end, "it did not come true"
+        time.sleep(0.01)
+    return found
+
+
+@contextlib.contextmanager
+def people(profile: Path) -> Iterator[People]:
+    """Those who share a profile; in the end no process and no file of theirs is left."""
+    them = People(profile)
+    try:
+        yield them
+    finally:
+        them.close()
+    if them.host.exists():
+        until(lambda: not them.processes(), 20)
+        assert them.leftovers() == []
+        # The lock, and the one before if somebody was killed who was about to remove it.
+        assert len(list(them.host.glob("leader.*"))) in (1, 2)
