@@ -28,7 +28,7 @@ from anyio.abc import ByteStream, TaskGroup
 from dxos import aio
 from dxos.aio import Changes, Listeners
 from dxos.errors import BrokenError, ClosedError, DxosError, PeerError, ProtocolError
-from dxos.limits import HOST_HEARTBEAT_S, HOST_SILENCE_S_MAX, SESSION_PIECE_BYTES
+from dxos.limits import HOST_HEARTBEAT_S, HOST_SILENCE_S_MAX, RECONNECT_S_MAX, RECONNECT_S_MIN, SESSION_PIECE_BYTES
 from dxos.services import contract
 from dxos.services.codec import codec_of
 from dxos.services.contract import Edit, Next, ObjectState, Receipt, Services, SystemStatus
@@ -131,8 +131,9 @@ class RemoteServices:
         return await stack.__aexit__(kind, error, trace)
 
     async def _run(self, stream: ByteStream, tasks: TaskGroup) -> None:
+        pause_s = 0.0
         while True:
-            link = _Link(stream)
+            link, began = _Link(stream), anyio.current_time()
             try:
                 with aio.unwrap_group():
                     async with anyio.create_task_group() as inside:
@@ -151,6 +152,10 @@ class RemoteServices:
                 return
             self._status = self._streams[0].last = None  # A new host says anew that it works.
             self._tell(None)
+            # A session that ends as soon as it begins must not keep this process busy.
+            is_short = anyio.current_time() - began < RECONNECT_S_MAX
+            pause_s = min(max(2 * pause_s, RECONNECT_S_MIN), RECONNECT_S_MAX) if is_short else 0.0
+            await anyio.sleep(pause_s)
             stream = await self._connect()
             for one in self._streams:
                 one.again = True

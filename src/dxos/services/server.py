@@ -143,7 +143,7 @@ class _Session:
         if "missed" in method.hints:
             keyword["missed"] = lambda: None
         try:
-            self._streams[number] = self._function(method)(*positional, next=tell, **keyword)
+            self._streams[number] = self._function(method)(*positional, tell, **keyword)
         except DxosError as error:
             self._fail(number, error)
 
@@ -167,7 +167,7 @@ class _Session:
             with scope:
                 positional, keyword = method.split(values)
                 if method.has_progress:
-                    keyword["next"] = self._teller(number, method.item)
+                    positional.append(self._teller(number, method.item))
                 if method.repeat is Repeat.RECEIPT and isinstance(keyword["receipt"], Receipt):
                     keyword["receipt"] = replace(keyword["receipt"], client_id=self._client_id)
                 try:

@@ -64,7 +64,7 @@ class Simulation:
         self._seed = seed
         self._count = 0
 
-    def services(self, path: Path | None = None) -> LocalServices:
+    def services(self, path: Path | None = None, *, leadership_id: int = 0) -> LocalServices:
         """A host on this network; in memory, or in a folder that outlives it."""
         self._count += 1
         return LocalServices(
@@ -73,6 +73,7 @@ class Simulation:
             transport=self.network.transport,
             random=seeded_random(self._seed * 1000 + self._count),
             now_ms=virtual_ms,
+            leadership_id=leadership_id,
         )
 
 

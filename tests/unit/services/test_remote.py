@@ -1,0 +1,391 @@
+"""Clients over sessions: whatever happens to a session, nothing is lost, done twice, or told twice."""
+
+import os
+import random
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import pairwise
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+from anyio.abc import ByteStream, TaskGroup, TaskStatus
+
+from dxos.aio import Changes
+from dxos.client import Client, F
+from dxos.client.database import Database
+from dxos.client.query import QueryUpdate
+from dxos.echo.mutation import Put, SetDeleted
+from dxos.echo.rows import ObjectRow
+from dxos.errors import BrokenError, FencedError, IdentityExistsError, InvalidValueError
+from dxos.keys.ids import make_object_id
+from dxos.limits import HOST_SILENCE_S_MAX, SESSION_PIECE_BYTES
+from dxos.mesh.memory import memory_links
+from dxos.services.contract import (
+    Edit,
+    Identity,
+    Profile,
+    Receipt,
+    Services,
+    SpaceInfo,
+    SpaceState,
+    SystemStatus,
+)
+from dxos.services.local import LocalServices
+from dxos.services.remote import RemoteServices
+from dxos.services.server import serve
+from dxos.testing.peers import Simulation, until
+from dxos.testing.remote import ServedServices
+
+pytestmark = pytest.mark.anyio
+ID = make_object_id(1_760_000_000_001, bytes(10))
+
+
+class Opened:
+    """A provider of services that are open already, for several clients of one host."""
+
+    def __init__(self, services: Services) -> None:
+        self.services = services
+
+    async def __aenter__(self) -> Services:
+        return self.services
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        return None
+
+
+@asynccontextmanager
+async def host_with_space() -> AsyncIterator[tuple[Services, str]]:
+    async with Simulation().services() as services:
+        await services.identity.create_identity(Profile("alice"))
+        space = await services.spaces.create_space({"name": "Groceries"})
+        yield services, space.id
+
+
+async def database(client: Client, space_id: str) -> Database:
+    space = client.get_space(space_id)
+    assert space is not None
+    await space.wait_until_ready()
+    return space.db
+
+
+# --- Through a session, everything is as without ----------------------------------------------------------------------
+
+
+async def test_a_client_over_a_session_has_identity_spaces_and_objects() -> None:
+    async with Client(services=ServedServices(Simulation().services())) as client:
+        identity = await client.halo.create_identity("alice")
+        assert client.halo.identity.get() == identity
+        space = await client.create_space(name="Groceries")
+        milk = space.db.add({"title": "Milk", "size": 1.0})
+        await space.db.flush()
+        assert await space.db.query(title="Milk").run() == [milk]
+        assert type(milk.size) is float
+        assert space.members.get()[0].profile.display_name == "alice"
+
+
+async def test_an_error_of_the_host_is_the_same_error_with_the_same_detail() -> None:
+    async with ServedServices(Simulation().services()) as services:
+        await services.identity.create_identity(Profile("alice"))
+        with pytest.raises(IdentityExistsError):
+            await services.identity.create_identity(Profile("alice"))
+        space = await services.spaces.create_space({})
+        edit = Edit(ID, create=ObjectRow(ID, data={"a": 1}))
+        await services.data.update(space.id, [edit])
+        with pytest.raises(InvalidValueError, match="exists already") as raised:
+            await services.data.update(space.id, [edit])
+        assert raised.value.detail == {"object_id": ID}
+
+
+async def test_what_the_streams_told_at_first_is_here_when_initialize_returns() -> None:
+    async with host_with_space() as (services, space_id), Client(services=ServedServices(Opened(services))) as client:
+        assert client.halo.identity.get() is not None
+        assert client.get_space(space_id) is not None
+        assert client.status.get() is SystemStatus.ACTIVE
+
+
+async def test_long_arguments_and_long_answers_travel_in_pieces() -> None:
+    async with Client(services=ServedServices(Simulation().services())) as client:
+        await client.halo.create_identity("alice")
+        space = await client.create_space()
+        await space.db.add_all({"number": number} for number in range(450))
+        # Long enough to be no collaborative text, and not to be made short by compression.
+        text = random.Random(1).randbytes(200_000).hex()
+        space.db.add({"number": 450, "text": text})
+        await space.db.flush()
+        found = await space.db.query(F.number >= 0).run()
+        assert sorted(one.number for one in found) == list(range(451))
+        assert next(one.text for one in found if one.number == 450) == text
+        archive = await space.export_archive()
+        assert len(archive.contents) > SESSION_PIECE_BYTES
+        copy = await client.spaces.import_archive(archive)
+        assert await copy.db.query(F.number >= 0).count() == 451
+
+
+async def test_cancelling_a_call_cancels_it_at_the_host() -> None:
+    cancelled = anyio.Event()
+    started = anyio.Event()
+
+    class Flushing:
+        async def flush(self, space_id: str) -> None:
+            started.set()
+            try:
+                await anyio.sleep_forever()
+            finally:
+                cancelled.set()
+
+        def forget(self, client_id: str) -> None:
+            pass
+
+    class Slow:
+        def __init__(self, services: Services) -> None:
+            self._services, self.data = services, Flushing()
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._services, name)
+
+    async with (
+        Simulation().services() as host,
+        ServedServices(Opened(Slow(host))) as services,  # type: ignore[arg-type]
+    ):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(services.data.flush, "B")
+            await started.wait()
+            tasks.cancel_scope.cancel()
+        with anyio.fail_after(1):
+            await cancelled.wait()
+
+
+# --- Sessions that end ------------------------------------------------------------------------------------------------
+
+
+async def edit_in_turns(cuts: tuple[int, ...]) -> int:
+    """Two clients edit, the sessions of one are cut; how many sessions it had."""
+    async with host_with_space() as (services, space_id):
+        served = ServedServices(Opened(services), client_id="alice", cuts=cuts)
+        async with (
+            Client(services=ServedServices(Opened(services), client_id="bob")) as bob,
+            Client(services=served) as alice,
+        ):
+            theirs, ours = await database(bob, space_id), await database(alice, space_id)
+            counter = theirs.add({"kind": "counter", "count": 0})
+            await theirs.flush()
+            seen: list[int] = []
+            results: list[list[Any]] = []
+            (mirror,) = await ours.query(kind="counter").run()
+            mirror.subscribe(lambda one: seen.append(one.count))
+            ours.query(kind="list").subscribe(
+                lambda update: results.append([list(one.to_dict()["items"]) for one in update.objects])
+            )
+            entries = ours.add({"kind": "list", "items": []})
+            for number in range(1, 9):
+                entries.items.append(number)
+                counter.count = number
+                await theirs.flush()
+                await anyio.sleep(0.001)
+            await ours.flush()
+            await until(lambda: mirror.count == 8)
+            (stored,) = await theirs.query(kind="list").run()
+            assert list(stored.to_dict()["items"]) == list(range(1, 9))
+            assert list(entries.to_dict()["items"]) == list(range(1, 9))
+            assert seen == sorted(set(seen)), "each value once, in order"
+            assert all(one != other for one, other in pairwise(results)), "nothing is told twice"
+            assert results[-1] == [list(range(1, 9))]
+        return served.sessions_count
+
+
+async def test_a_session_cut_at_any_message_loses_repeats_and_reorders_nothing() -> None:
+    every = int(os.environ.get("DXOS_CUTS_EVERY", "3"))
+    cut = 0
+    while await edit_in_turns((cut,)) > 1:
+        cut += every
+    assert cut > 20, "the whole life of a session was cut somewhere"
+
+
+async def test_sessions_cut_again_and_again_lose_repeat_and_reorder_nothing() -> None:
+    for seed in range(int(os.environ.get("DXOS_EXAMPLES", "5"))):
+        cuts = tuple(3 + (seed * 7 + number * 5) % 23 for number in range(6))
+        assert await edit_in_turns(cuts) >= 3
+
+
+async def test_an_update_with_a_receipt_is_applied_once_also_by_the_next_host(tmp_path: Path) -> None:
+    simulation = Simulation()
+    create = Edit(ID, create=ObjectRow(ID, data={"title": "Milk"}))
+    receipt = Receipt("alice", 7)
+    async with simulation.services(tmp_path) as services:
+        await services.identity.create_identity(Profile("alice"))
+        space_id = (await services.spaces.create_space({})).id
+        (first,) = await services.data.update(space_id, [create], receipt=receipt)
+    async with simulation.services(tmp_path) as services:
+        (second,) = await services.data.update(space_id, [create], receipt=receipt)
+        assert second.row == first.row
+        services.data.forget("alice")
+        with pytest.raises(InvalidValueError):
+            await services.data.update(space_id, [create], receipt=receipt)
+
+
+async def test_a_call_that_may_have_been_done_says_so_and_is_not_made_again() -> None:
+    served = ServedServices(Simulation().services())
+    async with Client(services=served) as client:
+        await client.halo.create_identity("alice")
+        async with anyio.create_task_group() as tasks:
+
+            async def create() -> None:
+                with pytest.raises(BrokenError, match="whether it was done is unknown"):
+                    await client.create_space()
+
+            tasks.start_soon(create)
+            await anyio.lowlevel.checkpoint()
+            await anyio.lowlevel.checkpoint()
+            served.cut()
+
+
+async def test_the_status_is_none_while_there_is_no_host() -> None:
+    served = ServedServices(Simulation().services())
+    seen: list[SystemStatus | None] = []
+    async with Client(services=served) as client:
+        client.status.subscribe(seen.append)
+        served.cut()
+        await until(lambda: client.status.get() is None)
+        await until(lambda: client.status.get() is SystemStatus.ACTIVE)
+        await anyio.sleep(5 * HOST_SILENCE_S_MAX)
+        assert seen == [SystemStatus.ACTIVE, None, SystemStatus.ACTIVE]
+
+
+class Hosts:
+    """Hosts of one profile, one after the other; a client goes from one to the next."""
+
+    def __init__(self, path: Path, tasks: TaskGroup) -> None:
+        self._path, self._tasks, self._simulation = path, tasks, Simulation()
+        self._scope = anyio.CancelScope()
+        self._ended = anyio.Event()
+        self._services: Services | None = None
+        self._changed = Changes()
+        self._leadership_id = 0
+
+    @property
+    def services(self) -> Services:
+        assert self._services is not None
+        return self._services
+
+    async def start(self) -> None:
+        self._leadership_id += 1
+        await self._tasks.start(self._run)
+        self._changed.notify()
+
+    async def _run(self, *, task_status: TaskStatus[None]) -> None:
+        self._ended = anyio.Event()
+        try:
+            with anyio.CancelScope() as self._scope:
+                provider = self._simulation.services(self._path, leadership_id=self._leadership_id)
+                async with provider as self._services, anyio.create_task_group() as self._sessions:
+                    task_status.started()
+                    await anyio.sleep_forever()
+        finally:
+            self._services = None
+            self._ended.set()
+
+    async def kill(self) -> None:
+        self._scope.cancel()
+        await self._ended.wait()
+
+    async def connect(self) -> ByteStream:
+        while self._services is None:
+            await self._changed.wait()
+        ours, theirs = memory_links()
+        services = self._services
+
+        async def run() -> None:
+            await serve(services, theirs, client_id="alice")
+
+        self._sessions.start_soon(run)
+        return ours
+
+
+@asynccontextmanager
+async def changing_hosts(path: Path) -> AsyncIterator[Hosts]:
+    async with anyio.create_task_group() as tasks:
+        hosts = Hosts(path, tasks)
+        await hosts.start()
+        yield hosts
+        tasks.cancel_scope.cancel()
+
+
+async def test_edits_made_while_there_is_no_host_are_sent_to_the_next(tmp_path: Path) -> None:
+    async with changing_hosts(tmp_path) as hosts, Client(services=RemoteServices(hosts.connect)) as client:
+        await client.halo.create_identity("alice")
+        space = await client.create_space(name="Groceries")
+        milk = space.db.add({"title": "Milk"})
+        await space.db.flush()
+        states: list[SpaceState] = []
+        identities: list[Identity | None] = []
+        space.state.subscribe(states.append)
+        client.halo.identity.subscribe(identities.append)
+        versions: list[int] = []
+        for count in range(3):
+            await hosts.kill()
+            milk.count = count
+            await anyio.sleep(1)
+            await hosts.start()
+            await space.db.flush()
+            assert await space.db.query(title="Milk", count=count).run() == [milk]
+            (stored,) = await hosts.services.data.get(space.id, [milk.id])
+            versions.append(stored.version)
+        assert versions == sorted(versions), "a later host's versions are higher"
+        assert states == [SpaceState.READY], "the space is usable all the time"
+        assert identities == [client.halo.identity.get()], "nothing is told twice"
+
+
+async def test_what_changed_between_two_hosts_comes_as_ordinary_updates(tmp_path: Path) -> None:
+    async with changing_hosts(tmp_path) as hosts, Client(services=RemoteServices(hosts.connect)) as client:
+        await client.halo.create_identity("alice")
+        space = await client.create_space()
+        milk = space.db.add({"kind": "item", "title": "Milk"})
+        eggs = space.db.add({"kind": "item", "title": "Eggs"})
+        await space.db.flush()
+        updates: list[QueryUpdate[Any]] = []
+        space.db.query(kind="item").subscribe(updates.append)
+        await until(lambda: len(updates) == 1)
+        await hosts.kill()
+        async with LocalServices(tmp_path) as between:
+            await until(lambda: space.id in [one.id for one in known(between) if one.state is SpaceState.READY])
+            new = Edit(ID, create=ObjectRow(ID, data={"kind": "item", "title": "Bread"}))
+            gone = Edit(eggs.id, mutations=(SetDeleted(True),))
+            changed = Edit(milk.id, mutations=(Put(("title",), "Oat milk"),))
+            await between.data.update(space.id, [new, gone, changed])
+        await hosts.start()
+        await until(lambda: {one.title for one in updates[-1].objects} == {"Bread", "Oat milk"})
+        assert milk.title == "Oat milk"
+        told = updates[1:]
+        assert [one.id for update in told for one in update.added] == [ID]
+        assert [one for update in told for one in update.removed] == [eggs]
+        assert [one for update in told for one in update.changed] == [milk]
+
+
+def known(services: Services) -> tuple[SpaceInfo, ...]:
+    seen: list[tuple[SpaceInfo, ...]] = []
+    services.spaces.query_spaces(seen.append).unsubscribe()
+    return seen[-1]
+
+
+async def test_a_host_that_was_replaced_writes_nothing_any_more(tmp_path: Path) -> None:
+    services = LocalServices(tmp_path, leadership_id=3)
+    async with services as host:
+        await host.identity.create_identity(Profile("alice"))
+        space = await host.spaces.create_space({})
+        with sqlite3.connect(tmp_path / "profile.sqlite") as other:
+            other.execute("UPDATE leadership SET id = 4")
+        with pytest.raises(FencedError):
+            await host.data.update(space.id, [Edit(ID, create=ObjectRow(ID, data={}))])
+        services.lead(4)
+        await host.data.update(space.id, [Edit(ID, create=ObjectRow(ID, data={}))])
+    other.close()
+    with pytest.raises(FencedError):
+        async with LocalServices(tmp_path, leadership_id=3):
+            pass
