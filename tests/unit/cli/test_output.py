@@ -140,6 +140,15 @@ def test_progress_without_a_terminal_is_a_line_for_each_change() -> None:
     assert said(one).splitlines() == ["Waiting …", "Nearly.", "Waiting …"]
 
 
+def test_how_much_is_done_is_not_said_where_nobody_watches() -> None:
+    one = output()
+    with one.progress() as progress:
+        progress("Fetching …")
+        for done in range(3):
+            progress(f"Fetching: {done} of 3 …", done / 3)
+    assert said(one) == "Fetching …\n"
+
+
 def test_progress_on_a_terminal_is_a_bar_where_it_is_known_how_much_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     terminal = Terminal()
