@@ -3,7 +3,7 @@
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -11,6 +11,7 @@ from typing import final
 
 import anyio
 
+from dxos.errors import ProfileLockedError
 from dxos.mesh.signal import Signal
 from dxos.mesh.signal_client import SignalClient
 from dxos.mesh.tcp import TcpTransport
@@ -47,6 +48,21 @@ class HostServices:
 def unix_ms() -> int:
     """Now, in milliseconds since 1970."""
     return time.time_ns() // 1_000_000
+
+
+def _explain(error: ProfileLockedError, path: Path | None) -> ProfileLockedError:
+    """Say so, if the process that holds the profile is a worker, whose mark is in the profile's folder."""
+    assert path is not None, "a profile in memory is nobody else's"
+    holder = error.detail.get("pid", 0)
+    for mark in path.glob("host/alive.*"):
+        with suppress(OSError, ValueError):
+            if holder and int(mark.read_text()) == holder:
+                return ProfileLockedError(
+                    f"Worker process {holder} has this profile open for the processes that share it; "
+                    'share it too with `services="worker"`, or close them.',
+                    **error.detail,
+                )
+    return error
 
 
 @final
@@ -88,7 +104,10 @@ class LocalServices:
 
     async def __aenter__(self) -> Services:
         signal, transport = self._signal(), self._transport()  # Before the profile, which they would leave locked.
-        profile = Profile.open(self._path, write_sealed=sealed_writer(self._path, self._backup_passphrase))
+        try:
+            profile = Profile.open(self._path, write_sealed=sealed_writer(self._path, self._backup_passphrase))
+        except ProfileLockedError as error:
+            raise _explain(error, self._path) from None
         async with AsyncExitStack() as stack:
             peer = await stack.enter_async_context(
                 open_peer(

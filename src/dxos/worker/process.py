@@ -281,7 +281,10 @@ class _Worker:
 
     async def _host(self, settings: Settings, leadership_id: int) -> None:
         provider = self._provider = LocalServices(
-            self._places.profile, settings.signal_servers, backup_passphrase=settings.backup_passphrase
+            self._places.profile,
+            settings.signal_servers,
+            backup_passphrase=settings.backup_passphrase,
+            leadership_id=leadership_id,
         )
         opened = False
         try:
@@ -326,6 +329,11 @@ class _Worker:
                 self._machine.terminate("Its host failed.")
 
     def _promote(self, leadership_id: int) -> None:
+        assert self._provider is not None, "there is a host, or there will be one"
+        try:
+            self._provider.lead(leadership_id)
+        except DxosError as error:
+            self._fail(error, opened=True)
         _log.info("The worker serves the profile for leader %s.", leadership_id)
 
     # --- Sessions -----------------------------------------------------------------------------------------------------
