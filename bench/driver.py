@@ -40,6 +40,7 @@ class Settings:
     repeats: int  # Of what is cheap enough to repeat within one run.
     step_s: float  # No step is waited for longer than this.
     signal_url: str
+    services: str = "local"  # Where the host of our peers is: in their process, or in a worker.
 
 
 class PeerFailed(Exception):
@@ -192,7 +193,7 @@ class Bench:
             # Garbage is collected before memory is measured, which Node allows only when started so.
             command = ["node", "--expose-gc", str(JS_FOLDER / "peer.mjs")]
         else:
-            command = [sys.executable, str(_HERE / "peer.py")]
+            command = [sys.executable, str(_HERE / "peer.py"), "--services", self.settings.services]
         command += ["--data", folder, "--signal", self.settings.signal_url]
         command += ["--stalls"] if stalls else []
         spawned_at = now_ms()

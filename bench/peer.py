@@ -332,7 +332,10 @@ class BenchPeer:
 
 async def main(arguments: argparse.Namespace) -> None:
     """Serve commands until `close` or the end of the input."""
-    client_settings: dict[str, Any] = {"storage": {"persistent": arguments.data is not None}}
+    client_settings: dict[str, Any] = {
+        "storage": {"persistent": arguments.data is not None},
+        "services": arguments.services,
+    }
     if arguments.data is not None:
         client_settings["storage"]["dataRoot"] = arguments.data
     runtime: dict[str, Any] = {"client": client_settings}
@@ -362,4 +365,5 @@ if __name__ == "__main__":
     parser.add_argument("--signal")
     parser.add_argument("--data")
     parser.add_argument("--stalls", action="store_true")
+    parser.add_argument("--services", default="local", help="where the host is: local (here) or worker")
     anyio.run(main, parser.parse_args())

@@ -1,6 +1,6 @@
 """Measure this package, and the JavaScript client beside it, and print a table in Markdown with what is aimed at.
 
-    python bench/run.py [--quick] [--only echo,big,query,…] [--runs 1] [--no-js] [--json FILE]
+    python bench/run.py [--quick] [--only echo,big,query,…] [--runs 1] [--services local] [--no-js] [--json FILE]
 
 Both are measured in turn in the same run, because a machine's speed changes more from hour to hour than most of what is
 measured here; the table shows medians. JavaScript is left out where Node or tests/interop/node_modules is not.
@@ -39,6 +39,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--only", help=f"groups, with commas between: {', '.join(GROUPS)}, big (more objects in all)")
     parser.add_argument("--runs", type=int, default=1, help="of each group; the table shows medians (default 1)")
     parser.add_argument("--edits", type=int, default=200, help="edits of one run (default 200)")
+    parser.add_argument("--services", choices=("local", "worker"), default="local", help="of our peers (default local)")
     parser.add_argument("--no-js", action="store_true", help="leave out the JavaScript client")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all samples there")
     arguments = parser.parse_args(argv)
@@ -102,7 +103,7 @@ async def measure(arguments: argparse.Namespace, results: Results, *, with_js: b
                     print(f"{at}: {about} …", file=sys.stderr, flush=True)
                     size = count or (100 if arguments.quick else 10_000)
                     repeats = 1 if arguments.quick else 5
-                    settings = Settings(size, arguments.edits, repeats, _STEP_S, url)
+                    settings = Settings(size, arguments.edits, repeats, _STEP_S, url, arguments.services)
                     await measure_one(side, name, count, settings, results, about, shelf, shelf_stack)
         tasks.cancel_scope.cancel()
     print(f"{time.monotonic() - begin:4.0f} s: done", file=sys.stderr)
@@ -158,7 +159,8 @@ def main() -> int:
     for error in results.errors:
         print(f"\nFailed: {error}.")
     if arguments.json is not None:
-        settings = {"runs": arguments.runs, "edits": arguments.edits, "groups": arguments.groups}
+        names = ("runs", "edits", "groups", "services")
+        settings = {name: getattr(arguments, name) for name in names}
         arguments.json.write_text(as_json(results, settings))
     return 1 if results.errors else 0
 
