@@ -4,14 +4,30 @@
 and freezes more.
 """
 
+import contextlib
 import os
+import shutil
 import signal
+import sqlite3
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from worker_people import people, until
+
+from dxos import Client
+from dxos.errors import (
+    ClosedError,
+    ConfigError,
+    CorruptionError,
+    ProfileLockedError,
+    ProfileVersionError,
+    StorageAccessError,
+)
+from dxos.store.profile import Profile
+from dxos.worker.lockfile import alive_pid
 
 pytestmark = [
     pytest.mark.slow,
@@ -190,3 +206,95 @@ def test_a_worker_that_is_asked_to_end_does_so_in_order(tmp_path: Path) -> None:
         assert alice.ask("asked") == [0, 1]
         assert them.worker_pid() != worker
         assert "The system asked for it" in (them.host / "worker.log").read_text()
+
+
+def test_a_profile_whose_folder_of_locks_was_lost_is_opened_again(tmp_path: Path) -> None:
+    with people(tmp_path / "p") as them:
+        for _ in range(3):
+            (them.another() if them.host.exists() else them.first()).stop()
+        shutil.rmtree(them.host)  # As after a backup was restored: the storage has seen higher leaderships.
+        assert them.another().ask("asked") == []
+        (leader,) = them.host.glob("leader.*")
+        assert int(leader.suffix[1:]) > 3
+
+
+@pytest.mark.anyio
+async def test_errors_of_opening_are_those_of_the_host(tmp_path: Path) -> None:
+    locked, newer, damaged, linked = (tmp_path / name for name in ("locked", "newer", "damaged", "linked"))
+    with Profile.open(locked), pytest.raises(ProfileLockedError) as raised:
+        await Client(shared(locked)).initialize()
+    assert raised.value.detail["pid"] == os.getpid()
+    Profile.open(newer).close()
+    with contextlib.closing(sqlite3.connect(newer / "profile.sqlite")) as database:
+        database.execute("PRAGMA user_version = 1000")
+    with pytest.raises(ProfileVersionError):
+        await Client(shared(newer)).initialize()
+    damaged.mkdir()
+    (damaged / "profile.sqlite").write_bytes(b"no database" * 1_000)
+    with pytest.raises(CorruptionError):
+        await Client(shared(damaged)).initialize()
+    linked.symlink_to(damaged)
+    with pytest.raises(StorageAccessError, match="link"):
+        await Client(shared(linked)).initialize()
+
+
+@pytest.mark.anyio
+async def test_a_shared_profile_cannot_be_had_alone_and_says_who_has_it(tmp_path: Path) -> None:
+    async with Client(shared(tmp_path)):
+        with pytest.raises(ProfileLockedError, match='services="worker"') as raised:
+            await Client(shared(tmp_path), services="local").initialize()
+        (mark,) = (tmp_path / "host").glob("alive.*")
+        assert raised.value.detail["pid"] == alive_pid(mark)
+    async with Client(shared(tmp_path), services="local"):
+        pass
+
+
+@pytest.mark.anyio
+async def test_the_child_of_a_fork_neither_uses_nor_closes_its_parents_client(tmp_path: Path) -> None:
+    async with Client(shared(tmp_path)) as client:
+        await client.halo.create_identity(display_name="Alice")
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                client.halo  # noqa: B018
+            except ClosedError as error:
+                os.write(writer, str(error).encode())
+            finally:
+                os._exit(0)
+        os.close(writer)
+        assert b"forked" in os.read(reader, 1_000)
+        os.close(reader)
+        os.waitpid(child, 0)  # noqa: ASYNC222 - It has ended, or is about to.
+        assert (await client.create_space(name="Groceries")).name == "Groceries"
+
+
+@pytest.mark.anyio
+async def test_a_client_can_be_opened_again_and_two_of_one_process_share_too(tmp_path: Path) -> None:
+    alice, bob = Client(shared(tmp_path)), Client(shared(tmp_path))
+    for _ in range(2):
+        async with alice, bob:
+            if alice.halo.identity.get() is None:
+                await alice.halo.create_identity(display_name="Alice")
+            identity = await bob.halo.identity.wait_for(lambda one: one is not None, timeout_s=10)
+            assert identity == alice.halo.identity.get()
+
+
+@pytest.mark.anyio
+async def test_settings_that_cannot_be_shared_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="memory"):
+        await Client(services="worker").initialize()
+    with pytest.raises(ConfigError, match="elsewhere"):
+        await Client(shared(tmp_path), services="elsewhere").initialize()  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="services"):
+        Client({"runtime": {"client": {"services": "elsewhere"}}})
+
+
+def shared(path: Path) -> dict[str, Any]:
+    """Settings of a profile on disk, which is shared if nobody says otherwise."""
+    return {"runtime": {"client": {"storage": {"persistent": True, "dataRoot": str(path)}}}}
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
