@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types unit interop bench proto clean
+.PHONY: help demo test lint types unit interop bench proto diagrams clean
 
 help:  ## Show what there is.
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -33,6 +33,9 @@ bench: $(VENV)/installed-dev  ## Measure ours, and the JavaScript client beside 
 
 proto: $(VENV)/installed-dev  ## Write the protobuf modules again from our .proto files.
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" sh src/dxos/wire/generate.sh
+
+diagrams: $(VENV)/installed  ## Write the diagrams of docs/processes.md again from the tables of the machines.
+	$(RUN) -m dxos.testing.diagrams docs/processes.md
 
 clean:  ## Remove what the targets above made.
 	rm -rf $(VENV) demo-data build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -472,6 +472,16 @@ def test_a_lost_link_is_made_again_within_milliseconds_and_the_session_goes_on()
     assert machine.state is following.State.CONNECTED
 
 
+def test_what_was_asked_for_over_a_lost_link_is_asked_for_anew() -> None:
+    machine = member()
+    machine.link_ended(0.1)
+    machine.handle_timer(0.2)
+    machine.link_opened(0.2)
+    take(machine)
+    machine.receive(Welcome(1, ready=True, pid=1, version="0.1.0"), 0.2)
+    assert take(machine) == [following.Send(RequestPort("alice", 2))]
+
+
 def test_a_coordinator_that_does_not_greet_is_left_and_so_is_one_of_an_older_leader() -> None:
     machine = Following("alice", pid=1, version="0.1.0")
     machine.start(0.0)
@@ -531,7 +541,6 @@ def test_a_newer_attempt_ends_the_session_before_and_an_older_is_ignored() -> No
         machine.session_opened("alice", attempt)
     assert take(machine) == [
         sessions.OpenSession("alice", 2),
-        sessions.Send(1, Session("alice", 2)),
         sessions.Send(1, Session("alice", 2)),
         sessions.CloseSession("alice", 2),
         sessions.OpenSession("alice", 3),

@@ -11,7 +11,7 @@ from worker_world import Client, World
 from dxos.limits import LEADER_RETRY_S_MAX
 from dxos.worker import election, following, leadership, sessions
 
-EXAMPLES = int(os.environ.get("DXOS_EXAMPLES", "200"))
+EXAMPLES = int(os.environ.get("DXOS_EXAMPLES", "320"))
 FIRST_SEED = int(os.environ.get("DXOS_SEED", "0"))
 BATCHES = 8
 STORM_S = 20.0

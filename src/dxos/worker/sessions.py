@@ -231,21 +231,19 @@ class Sessions:
     def session_opened(self, client_id: str, attempt: int) -> None:
         """The client can be served; its port is sent to the leader."""
         item = self._sessions.get(client_id)
-        if item is None or item.attempt != attempt:
+        if item is None or item.attempt != attempt or item.is_open:
             return  # A newer attempt, or the end, closed it meanwhile.
-        if self._leader is None:
-            self._close_session(client_id)  # Nobody can hand it over; the client asks the next leader.
-            return
+        assert self._leader is not None, "what a leader asked for is closed when it leaves"
         item.is_open = True
         self.actions.append(Send(self._leader, Session(client_id, attempt)))
 
     def session_failed(self, client_id: str, attempt: int, failure: Failure) -> None:
         """The client cannot be served."""
         item = self._sessions.get(client_id)
-        if item is not None and item.attempt == attempt:
+        if item is not None and item.attempt == attempt and not item.is_open:
             del self._sessions[client_id]
-            if self._leader is not None:
-                self.actions.append(Send(self._leader, SessionFailed(client_id, attempt, failure)))
+            assert self._leader is not None, "what a leader asked for is closed when it leaves"
+            self.actions.append(Send(self._leader, SessionFailed(client_id, attempt, failure)))
 
     def session_ended(self, client_id: str, attempt: int) -> None:
         """The client left, or its session failed."""
