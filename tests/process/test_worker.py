@@ -5,6 +5,7 @@ and freezes more.
 """
 
 import contextlib
+import logging
 import os
 import shutil
 import signal
@@ -278,6 +279,19 @@ async def test_a_client_can_be_opened_again_and_two_of_one_process_share_too(tmp
                 await alice.halo.create_identity(display_name="Alice")
             identity = await bob.halo.identity.wait_for(lambda one: one is not None, timeout_s=10)
             assert identity == alice.halo.identity.get()
+
+
+@pytest.mark.anyio
+async def test_whoever_comes_later_is_told_that_other_servers_count(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = shared(tmp_path), shared(tmp_path)
+    first["runtime"]["services"] = {"signaling": [{"server": "ws://127.0.0.1:9/first"}]}
+    second["runtime"]["services"] = {"signaling": [{"server": "ws://127.0.0.1:9/second"}]}
+    async with Client(first), Client(second) as client:
+        await client.mesh.network_status.wait_for(lambda one: one is not None and one.signaling != (), timeout_s=10)
+    (warning,) = [one.getMessage() for one in caplog.records if one.levelno >= logging.WARNING]
+    assert "which stay: ws://127.0.0.1:9/first, and not ws://127.0.0.1:9/second" in warning
 
 
 @pytest.mark.anyio

@@ -28,7 +28,7 @@ from anyio.abc import ByteStream, UNIXSocketStream
 
 from dxos.errors import ClosedError, DxosError, UsageError
 from dxos.limits import WORKER_CLOSE_S
-from dxos.services.contract import Services
+from dxos.services.contract import ConnectionState, NetworkStatus, Services, Subscription
 from dxos.services.remote import RemoteServices
 from dxos.worker.places import Places, open_places
 from dxos.worker.thread import Ended, Event, LeaderThread, Port, Settings, Trace
@@ -92,8 +92,10 @@ class _Session:
     """From opening a provider to closing it."""
 
     def __init__(self, places: Places, settings: Settings, trace: Trace | None) -> None:
-        self._process_id = os.getpid()
+        self._process_id, self._settings = os.getpid(), settings
         self._handover = Handover()
+        self._comparing: Subscription | None = None
+        self._is_compared = False
         self._stream: PortStream | None = None
         self._ended = self._is_leaving = self._was_connected = False
         self.thread = LeaderThread(places, settings, f"client-{secrets.token_hex(8)}", self._handover.put, trace)
@@ -111,7 +113,23 @@ class _Session:
         self.thread.start()
         services = await self._remote.__aenter__()
         self._is_remote_open = True
+        self._comparing = services.network.query_status(self._compare)
         return services
+
+    def _compare(self, status: NetworkStatus) -> None:
+        """Say so, once, if this client's settings are not those that the worker was started with."""
+        if status.swarm is not ConnectionState.ONLINE:
+            return
+        if self._comparing is not None:
+            self._comparing.unsubscribe()
+        theirs, ours = {one.server for one in status.signaling}, set(self._settings.signal_servers)
+        if theirs != ours and not self._is_compared:
+            _log.warning(
+                "The process that shares this profile first set other signalling servers, which stay: %s, and not %s.",
+                ", ".join(sorted(theirs)) or "none",
+                ", ".join(sorted(ours)) or "none",
+            )
+        self._is_compared = True
 
     async def close(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
