@@ -215,6 +215,7 @@ SESSION_QUEUE_BYTES_MAX = 64 * 1024 * 1024  # Waiting for one client that reads 
 SESSION_SEND_BYTES = 1024 * 1024  # With this much waiting, the next piece of a long answer waits.
 SESSION_PIECE_ITEMS = 200  # Of a long answer that are encoded at once: about 1 ms.
 SESSION_PIECE_BYTES = 256 * 1024  # Of a long request, or of an answer in one value.
+SESSION_PACE_S = 0.002  # Between writes of what is not urgent.
 SESSION_RECEIVE_BYTES = 256 * 1024  # One read.
 HOST_HEARTBEAT_S = 1.0  # How often the host tells its status again.
 HOST_SILENCE_S_MAX = 3.0  # Nothing heard for this long: the status is unknown.

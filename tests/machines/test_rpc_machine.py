@@ -13,6 +13,7 @@ from dxos.teleport.rpc import (
     Answered,
     Closed,
     Ended,
+    Envelope,
     Event,
     Opened,
     Requested,
@@ -22,7 +23,7 @@ from dxos.teleport.rpc import (
     StreamStopped,
 )
 from dxos.wire import encode, pack_any
-from dxos.wire.proto import automerge_pb2, rpc_pb2
+from dxos.wire.proto import automerge_pb2, rpc_pb2, values_pb2
 
 METHOD = "dxos.mesh.teleport.automerge.AutomergeReplicatorService.SendSyncMessage"
 REQUEST = automerge_pb2.SyncMessage(payload=b"hello")
@@ -273,3 +274,20 @@ def test_the_table_leaves_no_closed_state() -> None:
 
 def test_the_repr_is_one_line() -> None:
     assert repr(in_state(State.OPEN)) == "<RpcPeer open calls=1 served=0>"
+
+
+@pytest.mark.parametrize("number", [0, 1, 127, 128, 300, 0x7FFF_FFFF])
+@pytest.mark.parametrize("size", [0, 1, 100, 127, 128, 20_000])
+def test_an_envelope_is_sent_as_the_same_bytes_as_a_message(number: int, size: int) -> None:
+    peers = []
+    for _ in range(2):
+        peer = RpcPeer(handshake=False)
+        peer.start(now=0.0)
+        request = rpc_pb2.Request(id=number, method="a.B", payload=values_pb2.Any(), stream=True)
+        peer.receive(rpc_pb2.RpcMessage(request=request).SerializeToString())
+        peers.append(peer)
+    value = bytes(size)
+    peers[0].send_item(number, values_pb2.Any(type_url="dxos.value", value=value))
+    peers[1].send_envelope(number, Envelope("dxos.value", value))
+    received = [rpc_pb2.RpcMessage.FromString(peer.outgoing[-1]) for peer in peers]
+    assert received[0] == received[1]

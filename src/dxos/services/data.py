@@ -7,7 +7,7 @@ import anyio
 import anyio.lowlevel
 
 from dxos import words
-from dxos.aio import Pace, Subscription
+from dxos.aio import Listeners, Pace, Subscription
 from dxos.echo.query import Query
 from dxos.echo.rows import Path
 from dxos.errors import NotAllowedError
@@ -25,13 +25,30 @@ class DataServiceHost:
 
     def __init__(self, peer: Peer) -> None:
         self._peer = peer
+        self._listeners: dict[str, Listeners[tuple[ObjectState, ...]]] = {}  # By space.
+        self._streams: dict[str, Callable[[], None]] = {}  # What ends the one that all of them share.
 
     def subscribe(
         self, space_id: str, next: Next[tuple[ObjectState, ...]], *, missed: Callable[[], None] | None = None
     ) -> Subscription:
         self._peer.spaces.get(space_id)
-        documents = self._peer.documents
-        return Subscription(documents.subscribe(space_id, lambda found: next(tuple(map(_state, found)))))
+        # One tuple for all who listen: by it, what is told to many clients is encoded once.
+        listeners = self._listeners.get(space_id)
+        if listeners is None:
+            listeners = self._listeners[space_id] = Listeners()
+            emit = listeners.emit
+            self._streams[space_id] = self._peer.documents.subscribe(
+                space_id, lambda found: emit(tuple(map(_state, found)))
+            )
+        inner = listeners.subscribe(next)
+
+        def end() -> None:
+            inner.unsubscribe()
+            if not len(listeners) and self._listeners.get(space_id) is listeners:
+                del self._listeners[space_id]
+                self._streams.pop(space_id)()
+
+        return Subscription(end)
 
     async def update(
         self, space_id: str, edits: Sequence[Edit], *, receipt: Receipt | None = None

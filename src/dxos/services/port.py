@@ -7,6 +7,7 @@ calls themselves.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Final, final
 
@@ -18,6 +19,7 @@ from dxos.errors import LimitError
 from dxos.limits import (
     MESSAGE_BYTES_MAX,
     SESSION_CALLS_MAX,
+    SESSION_PACE_S,
     SESSION_QUEUE_BYTES_MAX,
     SESSION_RECEIVE_BYTES,
     SESSION_SEND_BYTES,
@@ -61,7 +63,8 @@ class Port:
         self._queue: list[bytes] = []  # Frames that wait to be sent, with their lengths.
         self._queued_bytes = 0
         self._under_way_bytes = 0
-        self._to_send, self._sent, self._resumed = anyio.Event(), Changes(), Changes()
+        self._to_send, self._urgent = anyio.Event(), anyio.Event()
+        self._sent, self._resumed = Changes(), Changes()
         self._is_broken = False
         self.over = anyio.Event()  # `run` has returned.
 
@@ -94,8 +97,11 @@ class Port:
         self._dispatch(self.rpc.close())
         self.flush()
 
-    def flush(self) -> None:
+    def flush(self, *, is_urgent: bool = True) -> None:
         """Have what the peer has to say be sent, in the next turn of the event loop.
+
+        What is not urgent waits for what was sent less than SESSION_PACE_S ago: under load it goes with what comes
+        next, as a write costs more than what it carries.
 
         Raises:
             LimitError: The other side does not read.
@@ -113,6 +119,8 @@ class Port:
                 "The other side of this session does not read what it asked for.", bytes_max=self._queue_bytes_max
             )
         self._to_send.set()
+        if is_urgent:
+            self._urgent.set()
 
     def resume(self) -> None:
         """Read on."""
@@ -127,14 +135,20 @@ class Port:
             await self._sent.wait()
 
     async def _write(self) -> None:
+        sent_at = -math.inf
         try:
             while True:
                 await self._to_send.wait()
-                self._to_send = anyio.Event()
+                wait_s = sent_at + SESSION_PACE_S - anyio.current_time()
+                if wait_s > 0 and not self._urgent.is_set():
+                    with anyio.move_on_after(wait_s):
+                        await self._urgent.wait()
+                self._to_send, self._urgent = anyio.Event(), anyio.Event()
                 queue, self._queue = self._queue, []
                 self._under_way_bytes, self._queued_bytes = self._queued_bytes, 0
                 await self._stream.send(b"".join(queue))
                 self._under_way_bytes = 0
+                sent_at = anyio.current_time()
                 self._sent.notify()
         except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
             self._is_broken = True  # The reader sees the end too.

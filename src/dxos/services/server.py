@@ -30,7 +30,7 @@ from dxos.services.codec import Codec, codec_of
 from dxos.services.contract import Receipt, Services, Subscription
 from dxos.services.methods import Method, Repeat, all_methods
 from dxos.services.port import BYTES, ERROR, ITEMS, PROGRESS, UPLOAD, VALUE, Port
-from dxos.teleport.rpc import Closed, Event, Requested, StreamStopped
+from dxos.teleport.rpc import Closed, Envelope, Event, Requested, StreamStopped
 from dxos.wire.proto import values_pb2
 
 _STATUS: Final = ("system", "query_status")
@@ -65,7 +65,7 @@ class _Session:
         self._calls: dict[int, anyio.CancelScope] = {}
         self._streams: dict[int, Subscription] = {}
         self._running = 0
-        self._statuses: dict[int, values_pb2.Any] = {}  # What is told again as a sign of life.
+        self._statuses: dict[int, Envelope] = {}  # What is told again as a sign of life.
         self._upload = bytearray()
 
     async def run(self) -> None:
@@ -147,13 +147,13 @@ class _Session:
         except DxosError as error:
             self._fail(number, error)
 
-    def _send(self, number: int, message: values_pb2.Any) -> None:
-        self._port.rpc.send_item(number, message)
-        self._flush()
+    def _send(self, number: int, message: Envelope) -> None:
+        self._port.rpc.send_envelope(number, message)
+        self._flush(is_urgent=False)
 
-    def _flush(self) -> None:
+    def _flush(self, *, is_urgent: bool = True) -> None:
         try:
-            self._port.flush()
+            self._port.flush(is_urgent=is_urgent)
         except LimitError as error:
             # In the middle of whatever the host was doing: only this session ends of it.
             _log.warning("The session of client %s is ended: %s", self._client_id, error)
@@ -188,7 +188,7 @@ class _Session:
         return getattr(getattr(self._services, method.service), method.attribute)  # type: ignore[no-any-return]
 
     def _teller(self, number: int, codec: Codec) -> Callable[[Any], None]:
-        return lambda value: self._send(number, values_pb2.Any(type_url=PROGRESS, value=codec.pack(value)))
+        return lambda value: self._send(number, Envelope(PROGRESS, codec.pack(value)))
 
     async def _answer(self, number: int, method: Method, result: Any) -> None:
         rpc = self._port.rpc
@@ -196,7 +196,7 @@ class _Session:
             first = 0
             while len(result) - first > SESSION_PIECE_ITEMS:
                 piece = result[first : first + SESSION_PIECE_ITEMS]
-                rpc.send_item(number, values_pb2.Any(type_url=ITEMS, value=method.result.pack(piece)))
+                rpc.send_envelope(number, Envelope(ITEMS, method.result.pack(piece)))
                 first += SESSION_PIECE_ITEMS
                 self._flush()
                 await anyio.lowlevel.checkpoint()
@@ -206,27 +206,29 @@ class _Session:
         start = 0
         while len(content) - start > SESSION_PIECE_BYTES:
             piece = content[start : start + SESSION_PIECE_BYTES]
-            rpc.send_item(number, values_pb2.Any(type_url=BYTES, value=piece))
+            rpc.send_envelope(number, Envelope(BYTES, piece))
             start += SESSION_PIECE_BYTES
             self._flush()
             await self._port.wait_room()
-        rpc.send_item(number, values_pb2.Any(type_url=VALUE, value=content[start:] if start else content))
+        rpc.send_envelope(number, Envelope(VALUE, content[start:] if start else content))
         rpc.end(number)
         self._flush()
 
     def _fail(self, number: int, error: DxosError) -> None:
-        self._port.rpc.send_item(number, values_pb2.Any(type_url=ERROR, value=_ERRORS.pack(error)))
+        self._port.rpc.send_envelope(number, Envelope(ERROR, _ERRORS.pack(error)))
         self._port.rpc.end(number)
         self._flush()
 
 
 _ERRORS: Final = codec_of(DxosError)
-_last: tuple[Codec | None, object, values_pb2.Any] = (None, None, values_pb2.Any())
+_last: tuple[Codec | None, object, Envelope | None] = (None, None, None)
 
 
-def _encoded(codec: Codec, value: object) -> values_pb2.Any:
+def _encoded(codec: Codec, value: object) -> Envelope:
     """The message that tells a value; made once for all sessions that hear the same one, one after the other."""
     global _last
-    if _last[0] is not codec or _last[1] is not value:
-        _last = codec, value, values_pb2.Any(type_url=VALUE, value=codec.pack(value))
-    return _last[2]
+    last_codec, last_value, envelope = _last
+    if envelope is None or last_codec is not codec or last_value is not value:
+        envelope = Envelope(VALUE, codec.pack(value))
+        _last = codec, value, envelope
+    return envelope

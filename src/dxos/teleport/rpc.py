@@ -37,6 +37,10 @@ _ID_MAX = 0x7FFF_FFFF
 PAYLOAD_BYTES_MAX = MESSAGE_BYTES_MAX - 4_096  # So that its envelopes fit as well.
 
 
+# Of the fields that `Envelope` writes by itself: number << 3 | 2, or 0 for the id; see rpc.proto.
+_RESPONSE_TAG, _ID_TAG, _PAYLOAD_TAG = b"\x12", b"\x08", b"\x12"
+
+
 class State(Enum):
     """Where the channel is."""
 
@@ -121,6 +125,19 @@ Event = Opened | Requested | StreamStopped | Answered | StreamReady | Ended | Cl
 class _Call:
     deadline: float | None  # Seconds, on the caller's clock.
     stream: bool
+
+
+@final
+class Envelope:
+    """A payload that is encoded once and sent any number of times, as the same item of several streams."""
+
+    __slots__ = ("encoded",)
+
+    def __init__(self, type_url: str, value: bytes) -> None:
+        packed = values_pb2.Any(type_url=type_url, value=value).SerializeToString()
+        if len(value) > PAYLOAD_BYTES_MAX:
+            raise UsageError("A message is too long.", bytes=len(value), bytes_max=PAYLOAD_BYTES_MAX)
+        self.encoded = _PAYLOAD_TAG + _varint(len(packed)) + packed  # The field `payload` of a response.
 
 
 @final
@@ -234,6 +251,12 @@ class RpcPeer:
         """
         if number in self._streams:
             self._response(rpc_pb2.Response(id=number, payload=_pack(payload)))
+
+    def send_envelope(self, number: int, item: Envelope) -> None:
+        """Send an item of a stream the peer asked for, at the least cost; ignored if that is over."""
+        if number in self._streams:
+            response = _ID_TAG + _varint(number) + item.encoded
+            self.outgoing.append(_RESPONSE_TAG + _varint(len(response)) + response)
 
     def end(self, number: int) -> None:
         """End a stream the peer asked for; ignored if that is over."""
@@ -390,6 +413,15 @@ class RpcPeer:
 
     def _move(self, event: str) -> None:
         self.state = TRANSITIONS[self.state, event]
+
+
+def _varint(number: int) -> bytes:
+    encoded = bytearray()
+    while number > 0x7F:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)
 
 
 def _pack(payload: Message) -> values_pb2.Any:
