@@ -18,74 +18,65 @@ import copy
 import json
 import os
 import re
-import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, final
-
-import platformdirs
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, StrictStr, ValidationError
+from typing import TYPE_CHECKING, Any, Final, Literal, final
 
 from dxos.errors import ConfigError
+
+if TYPE_CHECKING:
+    from platformdirs.api import PlatformDirsABC
 
 VERSION: Final = 1
 DEFAULT_PROFILE: Final = "default"
 _PROFILE: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
-_SOCKET_URL: Final = re.compile(r"wss?://[^\s/]+(/\S*)?")
-_LOADERS: Final = {".json": json.loads, ".toml": tomllib.loads}
+_SUFFIXES: Final = (".json", ".toml")
 
 
-def _socket_url(value: object) -> object:
-    if isinstance(value, str) and not _SOCKET_URL.fullmatch(value):
-        raise ValueError("it should be a WebSocket URL such as ws://127.0.0.1:5001/.well-known/dx/signal")
-    return value
+@final
+@dataclass(frozen=True, slots=True)
+class _Value:
+    """What a setting may be."""
+
+    expected: str
+    holds: Callable[[Any], bool]
+    required: bool = False
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="allow", frozen=True)
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
 
 
-class _Storage(_Section):
-    persistent: StrictBool | None = None
-    dataRoot: StrictStr | None = Field(default=None, min_length=1)
-    backupPassphrase: StrictStr | None = Field(default=None, min_length=1)
+def _is_texts(value: object) -> bool:
+    return _is_text(value) or (isinstance(value, list) and all(map(_is_text, value)))
 
 
-class _Log(_Section):
-    filter: StrictStr | list[StrictStr] | None = None
-    prefix: StrictStr | None = None
-
-
-class _Client(_Section):
-    storage: _Storage | None = None
-    log: _Log | None = None
-    lazySpaceOpen: StrictBool | None = None
-    services: Literal["local", "worker"] | None = None
-
-
-class _SignalServer(_Section):
-    server: Annotated[StrictStr, BeforeValidator(_socket_url)]
-
-
-class _IceServer(_Section):
-    urls: StrictStr | list[StrictStr]
-    username: StrictStr | None = None
-    credential: StrictStr | None = None
-
-
-class _Services(_Section):
-    signaling: list[_SignalServer] | None = None
-    ice: list[_IceServer] | None = None
-
-
-class _Runtime(_Section):
-    client: _Client | None = None
-    services: _Services | None = None
-
-
-class _Root(_Section):
-    version: StrictInt = VERSION
-    runtime: _Runtime | None = None
+_FLAG: Final = _Value("true or false", lambda value: isinstance(value, bool))
+_TEXT: Final = _Value("a text", _is_text)
+_TEXTS: Final = _Value("a text or a list of texts", _is_texts)
+_FILLED: Final = _Value("a text that is not empty", lambda value: _is_text(value) and value != "")
+_SOCKET_URL: Final = _Value(
+    "a WebSocket URL such as ws://127.0.0.1:5001/.well-known/dx/signal",
+    lambda value: _is_text(value) and re.fullmatch(r"wss?://[^\s/]+(/\S*)?", value) is not None,
+    required=True,
+)
+# The settings that are read here: a mapping by its names, a list by what each of its members is.
+_SETTINGS: Final = {
+    "version": _Value("a whole number", lambda value: type(value) is int, required=True),
+    "runtime": {
+        "client": {
+            "storage": {"persistent": _FLAG, "dataRoot": _FILLED, "backupPassphrase": _FILLED},
+            "log": {"filter": _TEXTS, "prefix": _TEXT},
+            "lazySpaceOpen": _FLAG,
+            "services": _Value('"local" or "worker"', ("local", "worker").__contains__),
+        },
+        "services": {
+            "signaling": [{"server": _SOCKET_URL}],
+            "ice": [{"urls": replace(_TEXTS, required=True), "username": _TEXT, "credential": _TEXT}],
+        },
+    },
+}
 
 
 @final
@@ -108,10 +99,9 @@ class Config:
             if not isinstance(one, Mapping):
                 raise ConfigError(f"Settings are a mapping, not {type(one).__name__}.")
             _merge(merged, one)
-        try:
-            _Root.model_validate(merged)
-        except ValidationError as error:
-            raise ConfigError(_describe(error)) from None
+        problems = list(_problems("", merged, _SETTINGS))
+        if problems:
+            raise ConfigError(f"Wrong settings: {'; '.join(problems)}.")
         if merged["version"] != VERSION:
             raise ConfigError(f"Invalid config version: {merged['version']}; this package reads version {VERSION}.")
         self._values = merged
@@ -201,10 +191,10 @@ class Config:
             storage["backupPassphrase"] = environ["DX_BACKUP_PASSPHRASE"]
         defaults = {"runtime": {"client": {"storage": storage}}}
         chosen = environ.get("DX_CONFIG")
-        place = Path(chosen).expanduser() if chosen else platformdirs.user_config_path("dx", appauthor=False)
+        place = Path(chosen).expanduser() if chosen else _platform().user_config_path
         if not place.is_dir():
             return cls.load(place, defaults) if chosen else cls(defaults)
-        for suffix in _LOADERS:
+        for suffix in _SUFFIXES:
             path = place / "profile" / f"{name}{suffix}"
             if path.is_file():
                 return cls.load(path, defaults)
@@ -236,8 +226,15 @@ def profile_folder(profile: str = DEFAULT_PROFILE, *, data: str | os.PathLike[st
     """
     if not _PROFILE.fullmatch(profile):
         raise ConfigError(f"A profile's name has letters, digits, '.', '_' and '-' only, not {profile!r:.80}.")
-    root = Path(data).expanduser() if data else platformdirs.user_data_path("dx", appauthor=False)
+    root = Path(data).expanduser() if data else _platform().user_data_path
     return root / "profile" / profile
+
+
+def _platform() -> PlatformDirsABC:
+    """Where this platform keeps the files of applications; a client that is told its folder does not ask."""
+    from platformdirs import PlatformDirs
+
+    return PlatformDirs("dx", appauthor=False)
 
 
 def _merge(into: dict[str, Any], more: Mapping[str, Any]) -> None:
@@ -258,9 +255,12 @@ def _plain(value: Any) -> Any:
 
 
 def _read(path: Path) -> Mapping[str, Any]:
-    parse = _LOADERS.get(path.suffix)
-    if parse is None:
+    if path.suffix not in _SUFFIXES:
         raise ConfigError(f"{path}: a file of settings ends in .toml or .json.")
+    # Only who reads such a file waits for the parser.
+    import tomllib
+
+    parse: Callable[[str], Any] = tomllib.loads if path.suffix == ".toml" else json.loads
     try:
         values = parse(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -272,12 +272,23 @@ def _read(path: Path) -> Mapping[str, Any]:
     return values
 
 
-def _describe(error: ValidationError) -> str:
-    # Not the input itself: it may be a credential.
-    problems = []
-    for problem in error.errors(include_input=False, include_url=False):
-        # Names of union branches are steps of pydantic's, not of the settings.
-        place = ".".join(str(step) for step in problem["loc"] if not str(step).startswith(("constrained", "list[")))
-        message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
-        problems.append(f"{place}: {'should be a mapping' if problem['type'] == 'model_type' else message}")
-    return "Wrong settings: " + "; ".join(problems) + "."
+def _problems(place: str, value: Any, wanted: Any) -> Iterator[str]:
+    """What is wrong, by the names of settings and without their values: one may be a credential."""
+    if isinstance(wanted, _Value):
+        if not wanted.holds(value):
+            yield f"{place}: should be {wanted.expected}"
+    elif isinstance(wanted, list):
+        if not isinstance(value, list):
+            yield f"{place}: should be a list"
+            return
+        for index, one in enumerate(value):
+            yield from _problems(f"{place}.{index}", one, wanted[0])
+    elif not isinstance(value, dict):
+        yield f"{place}: should be a mapping"
+    else:
+        for name, inner in wanted.items():
+            below = f"{place}.{name}" if place else name
+            if value.get(name) is not None:
+                yield from _problems(below, value[name], inner)
+            elif isinstance(inner, _Value) and inner.required:
+                yield f"{below}: is missing"

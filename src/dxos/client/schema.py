@@ -16,25 +16,29 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import sys
 import typing
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, MutableMapping, MutableSequence, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import NoneType, UnionType
-from typing import Annotated, Any, Final, Literal, Union, final, get_args, get_origin
-
-from pydantic import BaseModel, ConfigDict, PydanticUserError, TypeAdapter, ValidationError
-from pydantic.fields import FieldInfo
-from typing_extensions import is_typeddict
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeGuard, Union, final, get_args, get_origin
 
 from dxos.client.live import LiveMap, Node, Shape, place_name, plain
 from dxos.client.state import Core
 from dxos.echo.rows import Path
 from dxos.errors import InvalidValueError, UsageError
 
+if TYPE_CHECKING:
+    from pydantic import BaseModel, TypeAdapter, ValidationError
+    from pydantic.fields import FieldInfo
+
+# pydantic is imported where a value has to be checked by it, which a text that is given for a text has not.
+
 MISSING: Final = object()
 _PLAIN: Final[dict[object, str]] = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
+_PLAIN_SCHEMAS: Final[dict[object, str]] = {str: "string", int: "integer", float: "number", bool: "boolean"}
 _SCALARS: Final = frozenset({"string", "number", "integer", "boolean", "null"})
 _SHOWN_CHARS: Final = 40
 
@@ -89,19 +93,33 @@ class Scalar(ValueShape):
     """A single value, checked by pydantic."""
 
     def __init__(self, annotation: Any) -> None:
+        self._annotation = annotation
         self._type = annotation if annotation in _PLAIN else None
-        try:
-            self._adapter: TypeAdapter[Any] = TypeAdapter(annotation, config=ConfigDict(strict=True))
-            self._schema = _inlined(self._adapter.json_schema())
-        except (PydanticUserError, ValueError, TypeError) as error:
-            raise UsageError(f"{annotation}: values of this type cannot be stored.") from error
-        if not _is_scalar(self._schema):
-            raise UsageError(f"{annotation}: values of this type cannot be stored.")
+        self._schema = self._described() if self._type is None else {"type": _PLAIN_SCHEMAS[annotation]}
         self._decodes = not _is_plain(annotation)
         self.immediate = not self._decodes
 
+    @cached_property
+    def _adapter(self) -> TypeAdapter[Any]:
+        from pydantic import ConfigDict, TypeAdapter
+
+        return TypeAdapter(self._annotation, config=ConfigDict(strict=True))
+
+    def _described(self) -> dict[str, Any]:
+        from pydantic import PydanticUserError
+
+        try:
+            schema = _inlined(self._adapter.json_schema())
+        except (PydanticUserError, ValueError, TypeError) as error:
+            raise UsageError(f"{self._annotation}: values of this type cannot be stored.") from error
+        if not _is_scalar(schema):
+            raise UsageError(f"{self._annotation}: values of this type cannot be stored.")
+        return schema
+
     def show(self, node: Node, value: Any) -> Any:
         if self._decodes and not isinstance(value, dict | list):
+            from pydantic import ValidationError
+
             try:
                 return self._adapter.validate_python(value, strict=False)
             except ValidationError:
@@ -111,6 +129,8 @@ class Scalar(ValueShape):
     def store(self, value: Any, core: Core | None, path: Path) -> Any:
         if type(value) is self._type:
             return value
+        from pydantic import ValidationError
+
         try:
             found = self._adapter.validate_python(value)
         except ValidationError as error:
@@ -308,8 +328,9 @@ class StructShape(ValueShape):
         """The values by attribute or key that something holds; None where it is nothing of this shape."""
         if isinstance(value, HasValues):
             return value.values_by_name()
-        if isinstance(value, BaseModel):
-            return {name: getattr(value, name) for name in type(value).model_fields}
+        kind = type(value)
+        if is_pydantic(kind):
+            return {name: getattr(value, name) for name in kind.model_fields}
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             return {one.name: getattr(value, one.name) for one in dataclasses.fields(value)}
         return value if isinstance(value, Mapping) else None
@@ -398,14 +419,20 @@ def shape_of(annotation: Any) -> ValueShape:
         return MapOf(shape_of(args[1]) if args else ANYTHING, None, None)
     if origin in (Union, UnionType):
         return _union(annotation, args)
-    if isinstance(annotation, type) and (is_model(annotation) or is_typeddict(annotation)):
+    if isinstance(annotation, type) and (is_model(annotation) or _is_typed_dictionary(annotation)):
         return model_shape(annotation)
     return Scalar(annotation)
 
 
 def is_model(kind: object) -> bool:
     """Whether something is a pydantic model or a dataclass."""
-    return isinstance(kind, type) and (issubclass(kind, BaseModel) or dataclasses.is_dataclass(kind))
+    return isinstance(kind, type) and (is_pydantic(kind) or dataclasses.is_dataclass(kind))
+
+
+def is_pydantic(kind: type) -> TypeGuard[type[BaseModel]]:
+    """Whether a class is a model of pydantic's; as long as nobody has imported that, none is."""
+    pydantic = sys.modules.get("pydantic")
+    return pydantic is not None and issubclass(kind, pydantic.BaseModel)
 
 
 def model_shape(model: type, view: Callable[[LiveMap], Any] | None = None) -> StructShape:
@@ -415,7 +442,7 @@ def model_shape(model: type, view: Callable[[LiveMap], Any] | None = None) -> St
 
 def model_fields(model: type) -> list[FieldShape]:
     """The fields of a pydantic model, a dataclass, or a typed dictionary."""
-    if issubclass(model, BaseModel):
+    if is_pydantic(model):
         return [_of_info(name, info) for name, info in model.model_fields.items()]
     hints = typing.get_type_hints(model, include_extras=True)
     if dataclasses.is_dataclass(model):
@@ -487,13 +514,19 @@ def _union(annotation: Any, args: tuple[Any, ...]) -> ValueShape:
 def _bounds(metadata: Sequence[Any]) -> tuple[int | None, int | None, list[Any]]:
     """The bounds of a length, and what else is said of a type."""
     length_min, length_max, others = None, None, []
-    found = [inner for one in metadata for inner in (one.metadata if isinstance(one, FieldInfo) else (one,))]
+    # pydantic's `Field` holds several.
+    found = [inner for one in metadata for inner in getattr(one, "metadata", (one,))]
     for one in found:
         least, most = getattr(one, "min_length", None), getattr(one, "max_length", None)
         if least is None and most is None:
             others.append(one)
         length_min, length_max = length_min if least is None else least, length_max if most is None else most
     return length_min, length_max, others
+
+
+def _is_typed_dictionary(kind: type) -> bool:
+    # Of `typing` or `typing_extensions`, which need not be there to tell.
+    return issubclass(kind, dict) and hasattr(kind, "__total__")
 
 
 def _is_plain(annotation: Any) -> bool:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Final, TypeVar, final
+from typing import TYPE_CHECKING, Final, TypeVar, final
 from urllib.parse import parse_qs, urlsplit
 
 from dxos.errors import DecodeError, InvalidKeyError, InvitationCodeError, PeerError
@@ -17,8 +17,12 @@ from dxos.keys.base62 import encode as encode_base62
 from dxos.keys.ids import is_space_id
 from dxos.keys.ids import space_id as space_id_of
 from dxos.limits import INVITATION_CODE_CHARS_MAX
-from dxos.wire import decode, encode, from_key, from_timestamp, to_key, to_timestamp
-from dxos.wire.proto import invitation_pb2, keys_pb2
+
+if TYPE_CHECKING:
+    from dxos.wire.proto import invitation_pb2, keys_pb2
+
+# The messages are imported where one is made or read: who only names invitations, as every client does, must not wait
+# for them.
 
 
 # None of these is an IntEnum, which would print itself as a bare number.
@@ -128,6 +132,9 @@ class Invitation:
 
     def to_message(self) -> invitation_pb2.Invitation:
         """The invitation with all its fields, secrets included: for storage and the service contract."""
+        from dxos.wire import to_key, to_timestamp
+        from dxos.wire.proto import invitation_pb2, keys_pb2
+
         message = invitation_pb2.Invitation(
             invitation_id=self.invitation_id,
             type=self.type.name,
@@ -161,6 +168,8 @@ class Invitation:
         Raises:
             DecodeError: No swarm key or id, an unknown enum number, a negative time, or an id that is not of the key.
         """
+        from dxos.wire import from_key, from_timestamp
+
         kind = _enum(InvitationType, untrusted.type)
         multi_use = untrusted.multi_use if untrusted.HasField("multi_use") else None
         if kind is InvitationType.MULTIUSE:
@@ -235,6 +244,8 @@ class InvitationEncoder:
     @staticmethod
     def encode(invitation: Invitation) -> str:
         """The code of an invitation; the authentication code is not in it, the guest's key pair is."""
+        from dxos.wire import encode
+
         message = invitation.to_message()
         for descriptor in message.DESCRIPTOR.fields:
             if descriptor.name not in _FIELDS_IN_CODE:
@@ -263,6 +274,9 @@ class InvitationEncoder:
             )
         if not _CODE.fullmatch(text):
             raise InvitationCodeError("An invitation code has letters and digits only: copy the code once more.")
+        from dxos.wire import decode
+        from dxos.wire.proto import invitation_pb2
+
         try:
             message = decode(invitation_pb2.Invitation, decode_base62(text))
         except (InvalidKeyError, PeerError):
@@ -302,14 +316,20 @@ def _enum(kind: type[Number], number: int) -> Number:
 
 
 def _to_key(key: PublicKey | None) -> keys_pb2.PublicKey | None:
+    from dxos.wire import to_key
+
     return None if key is None else to_key(key)
 
 
 def _from_key(message: invitation_pb2.Invitation, name: str) -> PublicKey | None:
+    from dxos.wire import from_key
+
     return from_key(getattr(message, name)) if message.HasField(name) else None
 
 
 def _from_keypair(message: invitation_pb2.Invitation) -> AdmissionKeypair | None:
+    from dxos.wire import from_key
+
     if not message.HasField("guest_keypair"):
         return None
     keypair = message.guest_keypair

@@ -18,7 +18,7 @@ from google.protobuf.message import Message
 from dxos.errors import DecodeError, InvalidValueError, LimitError
 from dxos.keys import PublicKey
 from dxos.limits import MESSAGE_BYTES_MAX, VALUE_DEPTH_MAX
-from dxos.wire.proto import credentials_pb2, dialect_pb2, invitations_pb2, keys_pb2, values_pb2  # noqa: F401
+from dxos.wire.proto import dialect_pb2, keys_pb2, values_pb2
 
 M = TypeVar("M", bound=Message)
 # The library's own classes for these are one of two, by whether its fast half is present.
@@ -128,6 +128,9 @@ def unpack_any(packed: values_pb2.Any) -> Message:
     if kind is None:
         if not name.startswith("dxos."):
             raise DecodeError("A message of a type unknown here.")
+        # What others put into an `Any`; not imported before, because a client's calls need none of it.
+        from dxos.wire.proto import credentials_pb2, invitations_pb2  # noqa: F401
+
         try:
             descriptor = descriptor_pool.Default().FindMessageTypeByName(name)
         except KeyError:
