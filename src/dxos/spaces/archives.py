@@ -14,6 +14,7 @@ from typing import final
 
 import anyio.lowlevel
 
+from dxos.aio import Pace
 from dxos.echo import layout
 from dxos.echo.archive import ArchiveMetadata, ArchiveWriter
 from dxos.echo.document import Document, Heads
@@ -114,16 +115,20 @@ class ArchiveImport:
         await anyio.lowlevel.checkpoint()  # Each of these steps takes a while if there are many objects.
         links = layout.links(root)
         wanted = sorted({one for one in links.values() if one in untrusted and one != metadata.root_id})
-        ids = {metadata.root_id: self._new_id()} | {one: self._new_id() for one in wanted}
         owners: dict[str, set[str]] = {}  # Object ids by document: what each of them may say.
         for object_id, document_id in links.items():
             owners.setdefault(document_id, set()).add(object_id)
-        await anyio.lowlevel.checkpoint()
+        ids, pace = {metadata.root_id: self._new_id()}, Pace()
+        for document_id in wanted:
+            ids[document_id] = self._new_id()
+            if pace.is_due:
+                await pace.rest()
         lost = layout.replace_links(root, ids)
         await anyio.lowlevel.checkpoint()
         if lost:
             _log.warning("%d objects are not in the archive, so their links were removed", lost)
         self._finish_root(root)
+        await anyio.lowlevel.checkpoint()
         self._write([(ids[metadata.root_id], root, layout.materialize(root))])
         await anyio.lowlevel.checkpoint()
         for start in range(0, len(wanted), IMPORT_DOCUMENTS_BATCH):
