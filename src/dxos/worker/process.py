@@ -18,11 +18,13 @@ import logging.handlers
 import os
 import signal
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final, final
 
+import anyio
 from anyio.abc import UNIXSocketStream
 
 from dxos.aio import unwrap_group
@@ -30,6 +32,7 @@ from dxos.errors import DxosError, ProfileLockedError
 from dxos.limits import WORKER_GRACE_S, WORKER_LOG_BYTES_MAX, WORKER_LOGS_MAX
 from dxos.services.contract import Services
 from dxos.services.local import LocalServices
+from dxos.services.methods import all_methods
 from dxos.services.server import serve
 from dxos.store.files import create_private_file
 from dxos.version import __version__
@@ -43,6 +46,21 @@ from dxos.worker.thread import Settings
 
 _log = logging.getLogger("dxos.worker")
 _LOCK_LOOK_S: Final = 0.01
+
+
+def warm_up() -> None:
+    """Have ready what every worker needs, before the first is forked: nothing with threads or random numbers."""
+
+    async def serve_nobody() -> None:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        theirs.close()
+        async with await UNIXSocketStream.from_socket(ours), anyio.create_task_group():
+            pass
+
+    all_methods()
+    asyncio.run(serve_nobody())
+    assert threading.active_count() == 1, "what has threads cannot be forked"
 
 
 def run_worker(places: Places, worker_id: str, mark: AliveMark, connection: socket.socket) -> int:

@@ -19,14 +19,16 @@ import random
 import secrets
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Final, final
 
 from dxos.errors import DxosError, StorageAccessError
-from dxos.limits import LEADER_BEAT_S, WORKER_CLOSE_S, WORKER_KILL_S_MAX, ZYGOTE_ANSWER_S
+from dxos.limits import CLIENT_ID_CHARS_MAX, LEADER_BEAT_S, WORKER_CLOSE_S, WORKER_KILL_S_MAX, ZYGOTE_ANSWER_S
 from dxos.version import __version__
 from dxos.worker import coordinator, election, following, leadership, messages
 from dxos.worker.coordinator import Coordinator
@@ -175,7 +177,9 @@ class _Driver:
         self._hand, self._trace = hand, trace or (lambda sender, receiver, message: None)
         self._lock = LeaderLock(places.host, __version__)
         self._election = Election()
-        self._following = Following(client_id, pid=os.getpid(), version=__version__)
+        self._following = Following(
+            client_id, pid=os.getpid(), version=__version__, program=_program(), since_ms=int(time.time() * 1_000)
+        )
         self._to_coordinator: Link | None = None
         self._leading: _Leading | None = None
         self._ports: dict[tuple[str, int], int] = {}  # Descriptors on their way, by client and attempt.
@@ -503,7 +507,7 @@ class _Driver:
                         self._keep_zygote(leading)
 
         link = leading.zygote = Link(connection, received, ended)
-        link.send(json.dumps({"leader": leading.leadership.leadership_id}).encode())
+        link.send(json.dumps({"leader": leading.leadership.leadership_id, "version": __version__}).encode())
         return link
 
     def _keep_zygote(self, leading: _Leading) -> None:
@@ -588,6 +592,8 @@ class _Driver:
             case coordinator.AskedToHandOver(version):
                 _log.info("Version %s of dxos asks to lead this profile.", version)
                 self._election.hand_over(self._now())
+            case coordinator.Answer(number):
+                leading.coordinator.answer(number, leading.leadership.worker)
             case coordinator.Discard(port_message):
                 self._close_port(port_message.client_id, port_message.attempt)
 
@@ -785,6 +791,11 @@ class _Leading:
                 connection.close()
                 continue
             self._accepted(self, connection)
+
+
+def _program() -> str:
+    """The name of what runs here; not its arguments, which may be private."""
+    return Path(sys.argv[0] or sys.executable).name[:CLIENT_ID_CHARS_MAX]
 
 
 async def _wait(ended: asyncio.Event, link: Link) -> None:

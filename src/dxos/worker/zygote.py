@@ -81,6 +81,7 @@ def run(host: str, descriptor: int) -> None:
     connection.set_inheritable(False)
     from dxos.worker import process  # The host, which is what this process is for.
 
+    process.warm_up()
     gc.collect()
     gc.freeze()  # Or the first collection in a worker would copy every page of the host.
     zygote = _Zygote(places, connection)
@@ -215,8 +216,10 @@ class _Zygote:
         try:
             for message, descriptor in link.receive():
                 match message:
-                    case {"leader": int(leadership_id)}:
+                    case {"leader": int(leadership_id), "version": str(version)} if version == __version__:
                         self._lead(link, leadership_id)
+                    case {"leader": _}:
+                        self._drop(link)  # Another version: it needs another zygote.
                     case {"fork": str(worker_id)} if descriptor is not None and link is self._leader:
                         worker = self._fork(worker_id, descriptor)
                         if worker is not None:
