@@ -172,6 +172,11 @@ ZYGOTE_ADOPT_S = 5.0  # How long the worker's parent waits for a next leader.
 ZYGOTE_ANSWER_S = 0.5  # One that is ready forks within milliseconds; after this another one is started.
 WORKER_LOG_BYTES_MAX = 1024 * 1024  # Then it becomes an older log.
 WORKER_LOGS_MAX = 2  # Older ones kept.
+STATUS_ANSWER_S = 0.6  # How long a leader may take to say who shares the profile; then it is silent.
+AGENT_IDLE_S = 300.0  # How long an agent stays when nobody else uses the profile.
+AGENT_LOOK_S = 1.0  # How often it looks whether anybody does.
+AGENT_START_S = 20.0  # For an agent to take part, on a machine that is busy.
+AGENT_STOP_S = 20.0  # For an agent to end in order.
 WORKER_CLOSE_S = 5.0  # How long a client that leaves waits for the worker to let go of the storage.
 
 # --- Leader, coordinator, worker ------------------------------------------------------------------------------------
@@ -221,6 +226,7 @@ HOST_HEARTBEAT_S = 1.0  # How often the host tells its status again.
 HOST_SILENCE_S_MAX = 3.0  # Nothing heard for this long: the status is unknown.
 RECONNECT_S_MIN = 0.002  # Before a client connects again, doubled each time that a session was short.
 RECONNECT_S_MAX = 1.0
+LOG_MESSAGE_CHARS_MAX = 4_096
 RECEIPT_AGE_S_MAX = 24 * 3_600.0  # Of a client that did not say goodbye.
 SPACE_REOPEN_S = 10.0  # What an update waits for its space while a host starts.
 assert HOST_SILENCE_S_MAX >= 3 * HOST_HEARTBEAT_S, "two late heartbeats must not look like a lost host"

@@ -10,6 +10,7 @@
 import contextlib
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, Self, final
@@ -28,6 +29,7 @@ from dxos.store.salvage import salvage_database
 DATABASE_NAME: Final = "profile.sqlite"
 KEYRING_NAME: Final = "keyring"
 LOCK_NAME: Final = "lock"
+_LOOK_S: Final = 0.01
 RESETTING_NAME: Final = "resetting"
 _PID_BYTES_MAX: Final = 20
 
@@ -232,7 +234,12 @@ class _Lock:
         except OSError as error:
             raise map_os_error(error, "lock the profile") from error
         try:
-            self._acquire()
+            try:
+                self._acquire()
+            except (BlockingIOError, PermissionError):
+                # Somebody who looks whether it is held, holds it for a moment.
+                time.sleep(_LOOK_S)
+                self._acquire()
             os.ftruncate(self._descriptor, 0)
             os.write(self._descriptor, str(os.getpid()).encode())
         except (BlockingIOError, PermissionError):

@@ -1,7 +1,8 @@
 """The relay in the leader's process: which link belongs to which client, and who gets what.
 
     GREETING ─welcomed─▶ MEMBER ─closed─▶ (forgotten)
-       └──refused─▶ REFUSED ──closed──▶
+       ├──refused─▶ REFUSED ──closed──▶
+       └──closed, at once for who only looks─▶
 
 Invariants
 1. A client id has one link: the newest. Nobody speaks for another client.
@@ -18,9 +19,13 @@ from dxos.errors import LimitError, ProtocolError
 from dxos.limits import COORDINATOR_LINKS_MAX, HELLO_TIMEOUT_S
 from dxos.worker.messages import (
     PROTOCOL,
+    Attending,
     HandOver,
     Hello,
     InitFailed,
+    Leading,
+    Listening,
+    Look,
     Message,
     NewLeader,
     ProvidePort,
@@ -92,13 +97,21 @@ class AskedToHandOver:
 
 @final
 @dataclass(frozen=True, slots=True)
+class Answer:
+    """Somebody wants to know who shares the profile: call `answer` with the worker."""
+
+    link: int
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class Discard:
     """Close the descriptor of this port."""
 
     port: ProvidePort
 
 
-Action = Send | CloseLink | ToLeader | ClientLeft | AskedToHandOver | Discard
+Action = Send | CloseLink | ToLeader | ClientLeft | AskedToHandOver | Answer | Discard
 
 
 @dataclass(slots=True)
@@ -161,6 +174,8 @@ class Coordinator:
         match item.state, message:
             case State.GREETING, Hello():
                 self._greet(link, item, message, now)
+            case State.GREETING, Look():
+                self.actions.append(Answer(link))
             case State.MEMBER, RequestPort(client_id) if item.hello and item.hello.client_id == client_id:
                 self.actions.append(ToLeader(message))
             case State.REFUSED, HandOver() if item.hello and item.hello.protocol > self._protocol:
@@ -193,6 +208,34 @@ class Coordinator:
                     self.actions.append(Send(self._clients[client_id], message))
                 elif isinstance(message, ProvidePort):
                     self.actions.append(Discard(message))
+
+    def answer(self, link: int, worker: Listening | None) -> None:
+        """Tell who looks what there is, and close its link.
+
+        Args:
+            link: Of the `Answer`.
+            worker: The present one.
+        """
+        if link not in self._links:
+            return
+        hellos = [item.hello for one in self._clients.values() if (item := self._links[one]).hello]
+        leading = Leading(
+            self.leadership_id,
+            self._pid,
+            self._version,
+            ready=self._is_ready,
+            worker_id=worker.worker_id if worker else "",
+            worker_pid=worker.pid if worker else 0,
+            worker_version=worker.version if worker else "",
+            clients_count=len(hellos),
+            protocol=self._protocol,
+        )
+        self.actions.append(Send(link, leading))
+        for one in hellos:
+            attending = Attending(one.client_id, one.pid, one.version, one.program, one.since_ms)
+            self.actions.append(Send(link, attending))
+        self.actions.append(CloseLink(link))
+        self.link_ended(link)
 
     def renewed(self, leadership_id: int) -> None:
         """The leader goes on with a new id, and a new worker that is not ready yet."""

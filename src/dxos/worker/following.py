@@ -150,15 +150,26 @@ class Following:
         pid: Of its process.
         version: Of this package.
         protocol: Of the messages.
+        program: What runs there, for people.
+        since_ms: When the client was opened, on its clock.
     """
 
-    def __init__(self, client_id: str, *, pid: int, version: str, protocol: int = PROTOCOL) -> None:
+    def __init__(
+        self,
+        client_id: str,
+        *,
+        pid: int,
+        version: str,
+        protocol: int = PROTOCOL,
+        program: str = "",
+        since_ms: int = 0,
+    ) -> None:
         self.state, self.link_state = State.SEEKING, LinkState.NONE
         self.actions: deque[Action] = deque()
         self.client_id, self.attempt = client_id, 0
         self.leadership_id = 0  # The newest that this client knows of.
         self.was_connected = False
-        self._hello = Hello(client_id, pid, version, protocol)
+        self._hello = Hello(client_id, pid, version, protocol, program, since_ms)
         self._link_id = 0  # The leadership of the coordinator at the other end of the link.
         self._is_ready = False  # Whether that has a worker.
         self._requested_id = 0  # The leadership of which the present attempt was asked.

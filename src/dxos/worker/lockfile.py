@@ -195,8 +195,16 @@ def read_leader(folder: Path) -> dict[str, object]:
     newest = LeaderLock(folder, "").newest() if folder.is_dir() else None
     if newest is None:
         return {}
-    said = _read_json(folder / f"leader.{newest.id}")
-    return {**said, "id": newest.id, "held": is_locked(folder / f"leader.{newest.id}")}
+    return {
+        **read_generation(folder, newest.id),
+        "id": newest.id,
+        "held": is_locked(folder / f"leader.{newest.id}"),
+    }
+
+
+def read_generation(folder: Path, number: int) -> dict[str, object]:
+    """What one leader file says: `pid`, `version`, `since`, as far as it has them; it is not locked for that."""
+    return _read_json(folder / f"leader.{number}")
 
 
 # --- Marks of workers -------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
     client ⇄ coordinator   Hello → Welcome | Refused → HandOver;  RequestPort → ProvidePort | SessionFailed
     coordinator → clients  NewLeader, InitFailed
+    anybody ⇄ coordinator  Look → Leading, Attending for each client; the same in every version of the protocol
     worker ⇄ leader        Listening → Init → Ready | InitFailed;  Ping ⇄ Pong
                            StartSession → Session | SessionFailed;  Terminate
 
@@ -62,6 +63,8 @@ class Hello:
     pid: int
     version: str
     protocol: int = PROTOCOL
+    program: str = ""  # What runs there, for people.
+    since_ms: int = 0  # When the client was opened, on its clock.
 
 
 @final
@@ -130,6 +133,43 @@ class SessionFailed:
     client_id: str
     attempt: int
     failure: Failure
+
+
+# --- Between somebody who only looks and the coordinator --------------------------------------------------------------
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Who shares this profile? Instead of a hello; the answer follows, and the end of the link."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Leading:
+    """The leader and its worker."""
+
+    leadership_id: int
+    pid: int
+    version: str
+    ready: bool  # Whether the worker serves.
+    worker_id: str  # Empty, if there is none at the moment.
+    worker_pid: int
+    worker_version: str
+    clients_count: int  # So many `Attending` follow.
+    protocol: int = PROTOCOL
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Attending:
+    """One client that is connected to the coordinator."""
+
+    client_id: str
+    pid: int
+    version: str
+    program: str
+    since_ms: int
 
 
 # --- Between a leader and its worker ----------------------------------------------------------------------------------
@@ -226,6 +266,9 @@ Message = (
     | RequestPort
     | ProvidePort
     | SessionFailed
+    | Look
+    | Leading
+    | Attending
     | Listening
     | Init
     | Ready

@@ -5,6 +5,7 @@
   coordinator.sock           of the leader's coordinator; bound as c.<N>.sock and then renamed
   worker.sock, zygote.sock   where the next leader finds them
   worker.log                 what the worker logs
+  agent, agent.log           see `agent`
   sockets                    names the other folder, if the path of a socket here would be too long
 """
 
@@ -68,6 +69,16 @@ class Places:
         """The worker's log."""
         return self.host / "worker.log"
 
+    @property
+    def agent(self) -> Path:
+        """The mark of the agent's life."""
+        return self.host / "agent"
+
+    @property
+    def agent_log(self) -> Path:
+        """The agent's log."""
+        return self.host / "agent.log"
+
     def coordinator_of(self, leadership_id: int) -> Path:
         """The name under which a coordinator is bound before it takes the place of the last one."""
         return self.sockets / f"c.{leadership_id}.sock"
@@ -100,6 +111,15 @@ def open_places(profile: Path) -> Places:
     host = profile.resolve() / HOST_NAME
     make_private_directory(host)
     return Places(profile, host, _socket_folder(host))
+
+
+def find_places(profile: Path) -> Places | None:
+    """The folders as they are, for who only looks; None if no process has ever shared the profile."""
+    host = profile.resolve() / HOST_NAME
+    if not host.is_dir():
+        return None
+    chosen = read_private_file(host / _POINTER_NAME, bytes_max=_POINTER_BYTES_MAX)
+    return Places(profile, host, host if chosen is None else Path(os.fsdecode(chosen)))
 
 
 def network_file_system(path: Path) -> str | None:

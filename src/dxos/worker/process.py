@@ -12,15 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import faulthandler
 import logging
-import logging.handlers
 import os
 import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final, final
 
@@ -29,16 +26,16 @@ from anyio.abc import UNIXSocketStream
 
 from dxos.aio import unwrap_group
 from dxos.errors import DxosError, ProfileLockedError
-from dxos.limits import WORKER_GRACE_S, WORKER_LOG_BYTES_MAX, WORKER_LOGS_MAX
+from dxos.limits import WORKER_GRACE_S
 from dxos.services.contract import Services
 from dxos.services.local import LocalServices
 from dxos.services.methods import all_methods
 from dxos.services.server import serve
-from dxos.store.files import create_private_file
 from dxos.version import __version__
 from dxos.worker import messages, sessions
 from dxos.worker.links import Link
 from dxos.worker.lockfile import AliveMark, alive_pid, kill_alive, sweep
+from dxos.worker.logs import logging_to
 from dxos.worker.messages import Failure
 from dxos.worker.places import Places, check_peer, connect, listen
 from dxos.worker.sessions import Sessions
@@ -65,7 +62,7 @@ def warm_up() -> None:
 
 def run_worker(places: Places, worker_id: str, mark: AliveMark, connection: socket.socket) -> int:
     """Be a worker until nobody needs it; the exit status, which is 0 if it ended in order."""
-    with _logging(places):
+    with logging_to(places.log):
         try:
             asyncio.run(_Worker(places, worker_id, connection).run())
         except Exception:  # noqa: BLE001 - The top of a process.
@@ -74,23 +71,6 @@ def run_worker(places: Places, worker_id: str, mark: AliveMark, connection: sock
         finally:
             mark.remove()
         return 0
-
-
-@contextlib.contextmanager
-def _logging(places: Places) -> Iterator[None]:
-    """Log to the profile's file, which only its user may read, and have the interpreter tell of its crashes there."""
-    create_private_file(places.log)
-    handler = logging.handlers.RotatingFileHandler(
-        places.log, maxBytes=WORKER_LOG_BYTES_MAX, backupCount=WORKER_LOGS_MAX, encoding="utf-8"
-    )
-    handler.setFormatter(logging.Formatter("%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    logging.getLogger("dxos").setLevel(logging.INFO)
-    with open(places.log, "ab") as crashes:
-        faulthandler.enable(crashes)
-        yield
-        faulthandler.disable()
-    logging.shutdown()
 
 
 @dataclass(slots=True)

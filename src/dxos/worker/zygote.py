@@ -35,6 +35,14 @@ from dxos.worker.places import Places, check_peer, listen, open_places
 _HELLO: Final = {"version": __version__}
 
 
+def environment() -> dict[str, str]:
+    """The environment of a process of ours: where this package is, however this process found it."""
+    root = str(Path(dxos.__file__).resolve().parent.parent)
+    # Relative to another folder they would be lost.
+    inherited = [str(Path(one).absolute()) for one in os.environ.get("PYTHONPATH", "").split(os.pathsep) if one]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([root, *inherited])}
+
+
 # --- In the leader ---------------------------------------------------------------------------------------------------
 
 
@@ -45,13 +53,10 @@ def spawn_zygote(places: Places) -> socket.socket:
         LinkError: This Python cannot start another one.
     """
     ours, theirs = socket.socketpair()
-    root = str(Path(dxos.__file__).resolve().parent.parent)
-    inherited = [str(Path(one).absolute()) for one in os.environ.get("PYTHONPATH", "").split(os.pathsep) if one]
     try:
         process = subprocess.Popen(  # noqa: S603 - Our own module, run by the Python that runs this.
             [sys.executable, "-P", "-m", "dxos.worker", str(places.host), str(theirs.fileno())],
-            # Where this package is, however this process found it; relative to another folder it would be lost.
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([root, *inherited])},
+            env=environment(),
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
