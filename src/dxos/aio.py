@@ -4,7 +4,8 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Generic, TypeVar, final
+from contextvars import ContextVar
+from typing import Final, Generic, TypeVar, final
 
 import anyio
 import anyio.lowlevel
@@ -13,6 +14,7 @@ from dxos.errors import DeadlineError, DxosError
 from dxos.limits import SLICE_S
 
 T = TypeVar("T")
+SLICE: Final = ContextVar("dxos_slice_s", default=SLICE_S)  # Seconds; of this task, and of those that it starts.
 _log = logging.getLogger(__name__)
 
 
@@ -131,7 +133,7 @@ class Changes:
 
 @final
 class Pace:
-    """Lets everything else have its turn in the middle of long work, whenever that has taken SLICE_S.
+    """Lets everything else have its turn in the middle of long work, whenever that has taken a slice.
 
         pace = Pace()
         for one in many:
@@ -146,7 +148,7 @@ class Pace:
 
     def __init__(self) -> None:
         # The machine's clock and not the event loop's, which stands still in tests and within a turn of theirs.
-        self._until = time.perf_counter() + SLICE_S
+        self._until = time.perf_counter() + SLICE.get()
 
     @property
     def is_due(self) -> bool:
@@ -156,4 +158,4 @@ class Pace:
     async def rest(self) -> None:
         """Let everything else have its turn; what the work relies on may be different afterwards."""
         await anyio.lowlevel.checkpoint()
-        self._until = time.perf_counter() + SLICE_S
+        self._until = time.perf_counter() + SLICE.get()

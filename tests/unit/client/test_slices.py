@@ -1,7 +1,7 @@
 """Long work lets everything else have its turn; counted in turns, because time says nothing on a busy machine."""
 
-from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
 import anyio
@@ -9,7 +9,7 @@ import anyio.lowlevel
 import pytest
 from trio.testing import MockClock
 
-from dxos.aio import Pace
+from dxos.aio import SLICE, Pace
 from dxos.client import Client, EchoObject, Space
 from dxos.client.state import object_ids
 from dxos.echo.mutation import Mutation, Put, SetDeleted
@@ -26,10 +26,14 @@ def anyio_backend(request: pytest.FixtureRequest) -> Any:
     return request.param, {"clock": MockClock(autojump_threshold=0)} if request.param == "trio" else {}
 
 
-@pytest.fixture
-def no_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every slice is over as soon as it begins."""
-    monkeypatch.setattr("dxos.aio.SLICE_S", 0.0)
+@contextmanager
+def slices_of(seconds: float) -> Iterator[None]:
+    """Everything that is begun in the block goes in slices of that length."""
+    token = SLICE.set(seconds)
+    try:
+        yield
+    finally:
+        SLICE.reset(token)
 
 
 class Turns:
@@ -57,16 +61,17 @@ async def counting() -> AsyncIterator[Turns]:
 
 
 @asynccontextmanager
-async def full_space() -> AsyncIterator[tuple[Client, Space, list[str]]]:
+async def full_space(slice_s: float = 60.0) -> AsyncIterator[tuple[Client, Space, list[str]]]:
     """A space with objects that this client does not hold."""
-    async with Client(services="local") as client:
-        await client.halo.create_identity("Alice")
-        space = await client.create_space(name="Groceries")
-        ids = [object_ids.next() for _ in range(COUNT)]
-        rows = [ObjectRow(object_id, data={"n": n}) for n, object_id in enumerate(ids)]
-        for row in rows:
-            await change(space, row.object_id, create=row)
-        yield client, space, ids
+    with slices_of(slice_s):
+        async with Client(services="local") as client:
+            await client.halo.create_identity("Alice")
+            space = await client.create_space(name="Groceries")
+            ids = [object_ids.next() for _ in range(COUNT)]
+            rows = [ObjectRow(object_id, data={"n": n}) for n, object_id in enumerate(ids)]
+            for row in rows:
+                await change(space, row.object_id, create=row)
+            yield client, space, ids
 
 
 async def change(space: Space, object_id: str, *mutations: Mutation, create: ObjectRow | None = None) -> None:
@@ -78,18 +83,19 @@ def numbers(found: list[EchoObject]) -> list[int]:
     return [one.n for one in found if "n" in one]
 
 
-async def test_a_pace_rests_only_when_its_time_is_over(no_time: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert Pace().is_due
+async def test_a_pace_rests_only_when_its_time_is_over() -> None:
+    with slices_of(0.0):
+        assert Pace().is_due
+    with slices_of(60.0):
+        assert not Pace().is_due
     async with counting() as turns:
         for _ in range(3):
             await Pace().rest()
         assert turns.count
-    monkeypatch.setattr("dxos.aio.SLICE_S", 60.0)
-    assert not Pace().is_due
 
 
-async def test_a_long_answer_is_read_in_slices(no_time: None) -> None:
-    async with full_space() as (_, space, _), counting() as turns:
+async def test_a_long_answer_is_read_in_slices() -> None:
+    async with full_space(slice_s=0.0) as (_, space, _), counting() as turns:
         assert numbers(await space.db.query().run()) == [*range(COUNT)]
         assert turns.count > COUNT
 
@@ -100,8 +106,8 @@ async def test_a_short_answer_is_not() -> None:
         assert turns.count < COUNT / 10
 
 
-async def test_what_changes_while_an_answer_is_read_is_not_old_in_it(no_time: None) -> None:
-    async with full_space() as (_, space, ids), counting() as turns:
+async def test_what_changes_while_an_answer_is_read_is_not_old_in_it() -> None:
+    async with full_space(slice_s=0.0) as (_, space, ids), counting() as turns:
         for turn, n in ((5, COUNT - 1), (COUNT // 2, 3), (COUNT + 5, 5)):
             turns.at[turn] = lambda n=n: change(space, ids[n], Put(("n",), 1000 + n))
         turns.at[7] = lambda: change(space, ids[COUNT - 2], SetDeleted(True))
@@ -112,8 +118,8 @@ async def test_what_changes_while_an_answer_is_read_is_not_old_in_it(no_time: No
         assert numbers(again) == numbers(found)
 
 
-async def test_a_subscriber_misses_nothing_of_what_changes_while_it_begins(no_time: None) -> None:
-    async with full_space() as (_, space, ids), counting() as turns:
+async def test_a_subscriber_misses_nothing_of_what_changes_while_it_begins() -> None:
+    async with full_space(slice_s=0.0) as (_, space, ids), counting() as turns:
         told: list[list[int]] = []
         subscription = space.db.query().subscribe(lambda update: told.append(numbers(list(update.objects))))
         begun = turns.count
@@ -125,8 +131,8 @@ async def test_a_subscriber_misses_nothing_of_what_changes_while_it_begins(no_ti
         subscription.unsubscribe()
 
 
-async def test_what_is_written_and_read_goes_in_slices(no_time: None) -> None:
-    async with full_space() as (client, space, _), counting() as turns:
+async def test_what_is_written_and_read_goes_in_slices() -> None:
+    async with full_space(slice_s=0.0) as (client, space, _), counting() as turns:
         serializer = client.create_serializer()
 
         async def turns_of(work: Awaitable[T]) -> T:
