@@ -160,6 +160,15 @@ class Client:
         async with self._synchronized():
             await self._close()
 
+    async def resume_host_services(self) -> None:
+        """Have a host that was made inactive work again: it opens the profile, if no other process has it.
+
+        Raises:
+            ClosedError: The client is not initialized.
+            StorageError: The profile cannot be opened, such as ProfileLockedError.
+        """
+        await self._require().services.system.update_status(SystemStatus.ACTIVE)
+
     async def reset(self) -> None:
         """Delete identity, keys and spaces of this profile from this device, and close.
 
@@ -447,7 +456,7 @@ class _Runtime:
         """Follow everything the host tells, and wait until it says that it works."""
 
         def receive(value: SystemStatus | None) -> None:
-            if value is None:
+            if value is not SystemStatus.ACTIVE:
                 for space in self._by_id.values():
                     space._expect_reopening()
             status._next(value)

@@ -81,6 +81,24 @@ class SystemService(Protocol):
         """What the host runs on."""
         ...
 
+    async def get_config(self) -> JsonObject:
+        """The settings that the host runs with, without secrets."""
+        ...
+
+    async def get_diagnostics(self) -> JsonObject:
+        """What helps to find out what is wrong, as plain data without secrets, keys cut short."""
+        ...
+
+    async def update_status(self, status: SystemStatus) -> None:
+        """INACTIVE: close the profile, so that another process can have it; ACTIVE: open it again.
+
+        In between there is this service alone. Everybody's streams go on afterwards.
+
+        Raises:
+            StorageError: The profile cannot be opened, such as ProfileLockedError.
+        """
+        ...
+
     async def reset(self) -> None:
         """Wipe the profile's storage, identity, keys and spaces, as soon as the provider is closed, which is next."""
         ...
@@ -600,6 +618,63 @@ class HistoryService(Protocol):
         ...
 
 
+# --- Looking inside --------------------------------------------------------------------------------------------------
+
+
+class LogLevel(int, Enum):
+    """How much a record matters (numbers of Python's own levels)."""
+
+    DEBUG = 10
+    INFO = 20
+    WARNING = 30
+    ERROR = 40
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """A record of the host's log."""
+
+    level: LogLevel
+    logger: str  # Such as "dxos.mesh.network".
+    message: str  # At most LOG_MESSAGE_CHARS_MAX.
+    time_ms: int  # Since 1970.
+
+
+class LoggingService(Protocol):
+    """The host's log."""
+
+    def query_logs(self, level: LogLevel, next: Next[LogEntry]) -> Subscription:
+        """Records of that level and above, from now on."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class StorageInfo:
+    """What a profile takes on the disk, in bytes."""
+
+    file_bytes: int  # The database.
+    free_bytes: int  # Of it, unused.
+    log_bytes: int  # The database's log.
+
+
+@dataclass(frozen=True, slots=True)
+class SwarmInfo:
+    """A swarm that this peer is in."""
+
+    topic: PublicKey
+    connected: tuple[PublicKey, ...]  # Devices.
+
+
+class DevtoolsHost(Protocol):
+    """What tools for developers ask."""
+
+    async def get_storage_info(self) -> StorageInfo: ...
+
+    def subscribe_to_swarm_info(self, next: Next[tuple[SwarmInfo, ...]]) -> Subscription:
+        """All swarms, now and after each change."""
+        ...
+
+
 # --- Provider --------------------------------------------------------------------------------------------------------
 
 
@@ -626,6 +701,10 @@ class Services(Protocol):
     def query(self) -> QueryService: ...
     @property
     def history(self) -> HistoryService: ...
+    @property
+    def logging(self) -> LoggingService: ...
+    @property
+    def devtools(self) -> DevtoolsHost: ...
 
 
 class ServicesProvider(Protocol):

@@ -1,5 +1,6 @@
 """The host in the same process: every call of the contract is a direct call."""
 
+import itertools
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -7,21 +8,25 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import final
+from typing import Any, Final, final
 
 import anyio
+from anyio.abc import TaskGroup, TaskStatus
 
-from dxos.errors import ProfileLockedError
+from dxos.aio import unwrap_group
+from dxos.errors import ProfileLockedError, UsageError
 from dxos.mesh.signal import Signal
 from dxos.mesh.signal_client import SignalClient
 from dxos.mesh.tcp import TcpTransport
 from dxos.mesh.transport import Transport
-from dxos.services.contract import Services
+from dxos.services.contract import Services, SystemStatus
 from dxos.services.data import DataServiceHost, QueryServiceHost
 from dxos.services.halo import ContactsServiceHost, DevicesServiceHost, IdentityServiceHost
 from dxos.services.history import HistoryServiceHost
 from dxos.services.invitations import InvitationsServiceHost
+from dxos.services.looking import DevtoolsServiceHost, LoggingServiceHost
 from dxos.services.spaces import SpacesServiceHost
+from dxos.services.switch import Switch
 from dxos.services.system import NetworkServiceHost, SystemServiceHost
 from dxos.spaces.peer import Peer, open_peer
 from dxos.store.backup import sealed_writer
@@ -43,6 +48,11 @@ class HostServices:
     data: DataServiceHost
     query: QueryServiceHost
     history: HistoryServiceHost
+    logging: LoggingServiceHost
+    devtools: DevtoolsServiceHost
+
+
+_VERSION_BITS: Final = 40  # Of the versions of objects that one host tells.
 
 
 def unix_ms() -> int:
@@ -93,23 +103,41 @@ class LocalServices:
         leadership_id: int = 0,
     ) -> None:
         self._path, self._backup_passphrase = path, backup_passphrase
-        servers = list(signal_servers)
+        self._servers = servers = list(signal_servers)
         self._signal = signal or (lambda: SignalClient(servers, random=random))
         self._transport = transport or TcpTransport
         self._random, self._now_ms = random, now_ms
         self._leadership_id = leadership_id
+        self._versions = itertools.count((leadership_id << _VERSION_BITS) + 1)
         self._profile: Profile | None = None
         self._stack: AsyncExitStack | None = None
-        self._services: HostServices | None = None
+        self._tasks: TaskGroup | None = None
 
     async def __aenter__(self) -> Services:
-        signal, transport = self._signal(), self._transport()  # Before the profile, which they would leave locked.
-        try:
-            profile = Profile.open(self._path, write_sealed=sealed_writer(self._path, self._backup_passphrase))
-        except ProfileLockedError as error:
-            raise _explain(error, self._path) from None
+        self._system = SystemServiceHost(self._path, self._now_ms, self._describe, self._set_active)
+        self._switch = Switch(self._system)
+        self._turn = anyio.Lock()
         async with AsyncExitStack() as stack:
-            peer = await stack.enter_async_context(
+            stack.enter_context(unwrap_group())
+            self._tasks = await stack.enter_async_context(anyio.create_task_group())
+            await self._open()
+            self._stack = stack.pop_all()
+        return self._switch
+
+    async def _open(self) -> None:
+        self._stop, self._closed = anyio.Event(), anyio.Event()
+        assert self._tasks is not None
+        await self._tasks.start(self._run)
+
+    async def _run(self, *, task_status: TaskStatus[None]) -> None:
+        """Hold the profile open; in a task, because whoever closes it need not be who opened it."""
+        try:
+            signal, transport = self._signal(), self._transport()  # Before the profile, which they would leave locked.
+            try:
+                profile = Profile.open(self._path, write_sealed=sealed_writer(self._path, self._backup_passphrase))
+            except ProfileLockedError as error:
+                raise _explain(error, self._path) from None
+            async with (
                 open_peer(
                     profile,
                     signal=signal,
@@ -117,14 +145,45 @@ class LocalServices:
                     random=self._random,
                     now_ms=self._now_ms,
                     leadership_id=self._leadership_id,
-                )
-            )
-            tasks = await stack.enter_async_context(anyio.create_task_group())
-            stack.callback(tasks.cancel_scope.cancel)
-            services = self._make(peer, tasks)
-            stack.callback(services.system.closed)
-            self._stack, self._services, self._profile = stack.pop_all(), services, profile
-        return services
+                    versions=self._versions,
+                ) as peer,
+                anyio.create_task_group() as tasks,
+            ):
+                self._profile = profile
+                self._switch.turn_on(self._make(peer, tasks))
+                self._system.tell(SystemStatus.ACTIVE)
+                try:
+                    task_status.started()
+                    await self._stop.wait()
+                finally:
+                    self._profile = None
+                    self._switch.turn_off()
+                    self._system.tell(SystemStatus.INACTIVE)
+                tasks.cancel_scope.cancel()
+        finally:
+            self._closed.set()
+
+    async def _set_active(self, active: bool) -> None:
+        if self._path is None:
+            raise UsageError("A profile in memory would be lost if its host became inactive.")
+        async with self._turn:
+            if active and not self._switch.is_on:
+                await self._open()
+            elif not active and self._switch.is_on:
+                self._stop.set()
+                await self._closed.wait()
+
+    def _describe(self) -> dict[str, Any]:
+        return {
+            "path": None if self._path is None else str(self._path),
+            "signaling": list(self._servers),
+            "leadership_id": self._leadership_id,
+        }
+
+    @property
+    def switch(self) -> Switch:
+        """What this gives, while it is open."""
+        return self._switch
 
     def lead(self, leadership_id: int) -> None:
         """Go on under a higher leadership: a new leader has taken over this host instead of starting another.
@@ -136,9 +195,9 @@ class LocalServices:
         if self._profile is not None:
             self._profile.database.lead(leadership_id)
 
-    def _make(self, peer: Peer, tasks: anyio.abc.TaskGroup) -> HostServices:
+    def _make(self, peer: Peer, tasks: TaskGroup) -> HostServices:
         return HostServices(
-            system=SystemServiceHost(self._path, self._now_ms),
+            system=self._system,
             network=NetworkServiceHost(peer),
             identity=IdentityServiceHost(peer, tasks),
             devices=DevicesServiceHost(peer, tasks),
@@ -148,19 +207,20 @@ class LocalServices:
             data=DataServiceHost(peer),
             query=QueryServiceHost(peer),
             history=HistoryServiceHost(peer),
+            logging=LoggingServiceHost(),
+            devtools=DevtoolsServiceHost(peer),
         )
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
         stack, self._stack = self._stack, None
-        services, self._services, self._profile = self._services, None, None
         assert stack is not None, "closed once for each time it was opened"
-        assert services is not None
+        self._stop.set()
         try:
             return await stack.__aexit__(kind, error, trace)
         finally:
-            if services.system.reset_wanted and self._path is not None:
+            if self._system.reset_wanted and self._path is not None:
                 reset_profile(self._path)
 
     def __repr__(self) -> str:

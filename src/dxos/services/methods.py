@@ -117,6 +117,8 @@ _SERVICES: Final[dict[str, tuple[str, type[Any]]]] = {
     "data": ("dxos.echo.service.DataService", contract.DataService),
     "query": ("dxos.echo.service.QueryService", contract.QueryService),
     "history": (f"{_CLIENT}.HistoryService", contract.HistoryService),
+    "logging": (f"{_CLIENT}.LoggingService", contract.LoggingService),
+    "devtools": ("dxos.devtools.host.DevtoolsHost", contract.DevtoolsHost),
 }
 _NAMES: Final = {("query", "execute"): "ExecQuery"}  # Where 0.8.3 has another word.
 _REPEATS: Final = {("data", "update"): Repeat.RECEIPT} | dict.fromkeys(
@@ -133,7 +135,7 @@ _REPEATS: Final = {("data", "update"): Repeat.RECEIPT} | dict.fromkeys(
     ),
     Repeat.NEVER,
 )
-_EVENTS: Final = {("data", "subscribe"), ("spaces", "subscribe_messages")}
+_EVENTS: Final = {("data", "subscribe"), ("spaces", "subscribe_messages"), ("logging", "query_logs")}
 
 
 @cache

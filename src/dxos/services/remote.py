@@ -61,6 +61,8 @@ class _Services:
     data: contract.DataService
     query: contract.QueryService
     history: contract.HistoryService
+    logging: contract.LoggingService
+    devtools: contract.DevtoolsHost
 
 
 @final
@@ -102,6 +104,8 @@ class RemoteServices:
             data=cast(contract.DataService, _Data(self)),
             query=cast(contract.QueryService, _Proxy(self, "query")),
             history=cast(contract.HistoryService, _Proxy(self, "history")),
+            logging=cast(contract.LoggingService, _Proxy(self, "logging")),
+            devtools=cast(contract.DevtoolsHost, _Proxy(self, "devtools")),
         )
         method = methods_of("system")["query_status"]
         status = _Followed(method, method.arguments.pack(()), self._receive_status, None)
@@ -182,8 +186,12 @@ class RemoteServices:
         return subscription
 
     def _receive_status(self, status: SystemStatus | None) -> None:
-        self._status = status
+        before, self._status = self._status, status
         self._tell(status)
+        if status is SystemStatus.ACTIVE and before is SystemStatus.INACTIVE:
+            for one in tuple(self._streams):
+                if one.missed is not None:
+                    one.missed()
 
     def _tell(self, status: SystemStatus | None) -> None:
         if status is not self._told:

@@ -2,9 +2,9 @@
 
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import anyio.lowlevel
 
@@ -13,6 +13,7 @@ from dxos.errors import UsageError
 from dxos.services.backup import back_up_profile
 from dxos.services.contract import (
     ConnectionState,
+    JsonObject,
     NetworkStatus,
     Next,
     Platform,
@@ -29,10 +30,17 @@ from dxos.version import __version__
 class SystemServiceHost:
     """Implements `SystemService`."""
 
-    def __init__(self, profile: Path | None, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        profile: Path | None,
+        now_ms: Callable[[], int],
+        describe: Callable[[], dict[str, Any]],
+        set_active: Callable[[bool], Awaitable[None]],
+    ) -> None:
         self._profile, self._now_ms = profile, now_ms
+        self._describe, self._set_active = describe, set_active
         self.reset_wanted = False
-        self._status = SystemStatus.ACTIVE
+        self._status = SystemStatus.INACTIVE
         self._listeners: Listeners[SystemStatus] = Listeners()
 
     def query_status(self, next: Next[SystemStatus | None]) -> Subscription:
@@ -44,10 +52,26 @@ class SystemServiceHost:
         system = f"{platform.system()} {platform.release()}"
         return Platform(__version__, platform.python_version(), system, os.getpid())
 
-    def closed(self) -> None:
-        """Tell that the host has ended."""
-        self._status = SystemStatus.INACTIVE
-        self._listeners.emit(self._status)
+    async def get_config(self) -> JsonObject:
+        await anyio.lowlevel.checkpoint()
+        return self._describe()
+
+    async def get_diagnostics(self) -> JsonObject:
+        platform_ = await self.get_platform()
+        return {
+            "created_ms": self._now_ms(),
+            "platform": {"version": platform_.version, "python": platform_.python, "system": platform_.system},
+            "status": self._status.name,
+            "config": self._describe(),
+        }
+
+    async def update_status(self, status: SystemStatus) -> None:
+        await self._set_active(status is SystemStatus.ACTIVE)
+
+    def tell(self, status: SystemStatus) -> None:
+        """Tell whether the host works."""
+        self._status = status
+        self._listeners.emit(status)
 
     async def reset(self) -> None:
         self.reset_wanted = True

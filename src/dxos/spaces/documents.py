@@ -60,7 +60,6 @@ from dxos.store.receipts import ReceiptStore
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 _UUID_BYTES = 16
-_VERSION_BITS = 40  # Of the versions of one host.
 _NO_PLACES: Mapping[str, str] = {}
 _WHOLE_SPACE = ""  # Among the ids of objects that were made anew.
 _IS_PROPERTIES = HasType(layout.PROPERTIES_TYPE.rpartition(":")[0])  # Of any version.
@@ -130,7 +129,7 @@ class Documents:
         profile: Where they are kept.
         random: Gives that many random bytes.
         now_ms: Unix time in milliseconds.
-        leadership_id: Grows with each host of the profile that clients outlive, so that versions grow too.
+        versions: Numbers that grow, also over hosts that the same clients outlive.
     """
 
     def __init__(
@@ -139,7 +138,7 @@ class Documents:
         *,
         random: Callable[[int], bytes],
         now_ms: Callable[[], int] = unix_ms,
-        leadership_id: int = 0,
+        versions: Iterator[int] | None = None,
     ) -> None:
         self._database = profile.database
         self._documents = DocumentStore(profile.database)
@@ -150,7 +149,7 @@ class Documents:
         self._cache: OrderedDict[str, _Cached] = OrderedDict()
         self._spaces: dict[str, _SpaceDocuments] = {}
         self._listeners: dict[str, Listeners[tuple[StoredObject, ...]]] = {}  # By space; they outlive its closing.
-        self._versions = itertools.count((leadership_id << _VERSION_BITS) + 1)
+        self._versions = versions or itertools.count(1)
         self._receipts = ReceiptStore(profile.database)
         self._receipts.forget_before(now_ms() - int(RECEIPT_AGE_S_MAX * 1_000))
         self.changed: Listeners[tuple[str, ...]] = Listeners()  # Ids of documents that have new changes.

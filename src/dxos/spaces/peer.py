@@ -4,7 +4,7 @@ This is the composition root of the host: everything below is made here, once, a
 """
 
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import final
 
@@ -45,13 +45,13 @@ class Peer:
         *,
         random: Callable[[int], bytes],
         now_ms: Callable[[], int],
-        leadership_id: int = 0,
+        versions: Iterator[int] | None = None,
     ) -> None:
         self.profile, self.network = profile, network
         self._tasks, self._random, self._now_ms = tasks, random, now_ms
         feeds = FeedStore(profile.database)
         self._open_storage: Callable[[PublicKey, PublicKey], LogStorage] = feeds.open_in
-        self.documents = Documents(profile, random=random, now_ms=now_ms, leadership_id=leadership_id)
+        self.documents = Documents(profile, random=random, now_ms=now_ms, versions=versions)
         self.identity = IdentityKeeper(profile, open_storage=self._open_storage, now_ms=now_ms)
         self.replicator = Replicator(self.documents, own_id=lambda: f"host-{self.identity.required.device_key.hex}")
         self._spaces: Spaces | None = None
@@ -153,6 +153,7 @@ async def open_peer(
     random: Callable[[int], bytes],
     now_ms: Callable[[], int],
     leadership_id: int = 0,
+    versions: Iterator[int] | None = None,
 ) -> AsyncIterator[Peer]:
     """Open a profile and keep it in the network while the block runs; the profile is closed at the end.
 
@@ -163,6 +164,7 @@ async def open_peer(
         random: Gives that many random bytes, good enough for secrets.
         now_ms: Unix time in milliseconds.
         leadership_id: Of this host among all that have had the profile; 0 where nobody outlives a host.
+        versions: Of objects; they grow, also over hosts that the same clients outlive. None: from 1.
 
     Raises:
         FencedError: A host with a higher one has had the profile.
@@ -175,7 +177,7 @@ async def open_peer(
                 Network(signal=signal, transport=transport, random=random) as network,
                 anyio.create_task_group() as tasks,
             ):
-                peer = Peer(profile, network, tasks, random=random, now_ms=now_ms, leadership_id=leadership_id)
+                peer = Peer(profile, network, tasks, random=random, now_ms=now_ms, versions=versions)
                 peer.invitations.resume()
                 yield peer
                 tasks.cancel_scope.cancel()

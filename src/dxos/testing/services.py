@@ -61,6 +61,8 @@ from dxos.services.contract import (
     InvitationsState,
     InvitationUpdate,
     JsonObject,
+    LogEntry,
+    LogLevel,
     NetworkStatus,
     Next,
     ObjectState,
@@ -78,7 +80,9 @@ from dxos.services.contract import (
     SpaceMessage,
     SpaceState,
     SpaceStats,
+    StorageInfo,
     Subscription,
+    SwarmInfo,
     SystemStatus,
 )
 
@@ -328,6 +332,8 @@ class _Opened:
         self.data = host.data
         self.query = host.query
         self.history = host.history
+        self.logging = _Logging(host)
+        self.devtools = _Devtools(host)
 
 
 class _Service:
@@ -347,6 +353,17 @@ class _System(_Service):
         await anyio.lowlevel.checkpoint()
         return Platform("fake", "3", "fake", 0)
 
+    async def get_config(self) -> JsonObject:
+        await self._called("system.get_config")
+        return {}
+
+    async def get_diagnostics(self) -> JsonObject:
+        await self._called("system.get_diagnostics")
+        return {}
+
+    async def update_status(self, status: SystemStatus) -> None:
+        await self._called("system.update_status")
+
     async def reset(self) -> None:
         await self._called("system.reset")
         host = self._host
@@ -357,6 +374,21 @@ class _System(_Service):
     async def back_up(self, path: str, passphrase: str, next: Next[Progress]) -> int:
         await self._called("system.back_up")
         raise UsageError("This profile is in memory; only one in a folder can be backed up.")
+
+
+class _Logging(_Service):
+    def query_logs(self, level: LogLevel, next: Next[LogEntry]) -> Subscription:
+        return _End(lambda: None)
+
+
+class _Devtools(_Service):
+    async def get_storage_info(self) -> StorageInfo:
+        await self._called("devtools.get_storage_info")
+        return StorageInfo(0, 0, 0)
+
+    def subscribe_to_swarm_info(self, next: Next[tuple[SwarmInfo, ...]]) -> Subscription:
+        next(())
+        return _End(lambda: None)
 
 
 class _Network(_Service):

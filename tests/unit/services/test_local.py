@@ -43,6 +43,8 @@ from dxos.services.contract import (
 )
 from dxos.services.local import LocalServices
 from dxos.services.spaces import SpacesServiceHost
+from dxos.services.switch import Switch
+from dxos.spaces.peer import Peer
 from dxos.store.profile import Profile as StoredProfile
 from dxos.testing.peers import Simulation, until, virtual_ms
 from dxos.wire.proto.credentials_pb2 import SpaceMember
@@ -69,7 +71,7 @@ def row(**data: object) -> Edit:
 
 
 async def test_a_host_says_that_it_works_and_when_it_ends() -> None:
-    seen: list[SystemStatus] = []
+    seen: list[SystemStatus | None] = []
     async with Simulation().services() as services:
         services.system.query_status(seen.append)
     assert seen == [SystemStatus.ACTIVE, SystemStatus.INACTIVE]
@@ -198,15 +200,20 @@ async def test_a_subscription_to_objects_outlives_the_closing_of_the_space() -> 
         assert [one.row.data for states in seen for one in states] == [{"title": "Milk"}]
 
 
+def _peer(services: Services) -> Peer:
+    assert isinstance(services, Switch)
+    assert isinstance(services.inner.spaces, SpacesServiceHost)
+    return services.inner.spaces._peer
+
+
 async def _join(host: Services, guest: Services, space: SpaceInfo, role: SpaceRole = SpaceRole.EDITOR) -> None:
     """Without an invitation, which other tests look at."""
-    assert isinstance(host.spaces, SpacesServiceHost)
-    assert isinstance(guest.spaces, SpacesServiceHost)
-    identity = guest.spaces._peer.identity.required
-    credential = host.spaces._peer.spaces.get(space.id).admit(identity.identity_key, role, identity.profile)
+    host_peer, guest_peer = _peer(host), _peer(guest)
+    identity = guest_peer.identity.required
+    credential = host_peer.spaces.get(space.id).admit(identity.identity_key, role, identity.profile)
     membership = assertion_of(credential)
     assert isinstance(membership, SpaceMember)
-    guest.spaces._peer.spaces.accept(membership)
+    guest_peer.spaces.accept(membership)
     infos: list[tuple[SpaceInfo, ...]] = []
     guest.spaces.query_spaces(infos.append)
     await until(lambda: bool(infos[-1]) and infos[-1][0].state is SpaceState.READY)
