@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, final
 
+import dxos
 from dxos.errors import DxosError, ProofError, StorageAccessError
 from dxos.limits import LINK_BACKLOG_MAX
 from dxos.store.files import FILE_MODE, make_private_directory, map_os_error, read_private_file
@@ -251,3 +252,11 @@ def connect(path: Path) -> socket.socket | None:
         connection.close()
         raise
     return connection
+
+
+def environment() -> dict[str, str]:
+    """The environment of a process of ours: where this package is, however this process found it."""
+    root = str(Path(dxos.__file__).resolve().parent.parent)
+    # Relative to another folder they would be lost.
+    inherited = [str(Path(one).absolute()) for one in os.environ.get("PYTHONPATH", "").split(os.pathsep) if one]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([root, *inherited])}

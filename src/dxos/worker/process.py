@@ -18,6 +18,7 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final, final
 
@@ -39,7 +40,7 @@ from dxos.worker.logs import logging_to
 from dxos.worker.messages import Failure
 from dxos.worker.places import Places, check_peer, connect, listen
 from dxos.worker.sessions import Sessions
-from dxos.worker.thread import Settings
+from dxos.worker.settings import Settings
 
 _log = logging.getLogger("dxos.worker")
 _LOCK_LOOK_S: Final = 0.01

@@ -30,8 +30,10 @@ from dxos.errors import ClosedError, DxosError, UsageError
 from dxos.limits import WORKER_CLOSE_S
 from dxos.services.contract import ConnectionState, NetworkStatus, Services, Subscription
 from dxos.services.remote import RemoteServices
+from dxos.worker.agent import ensure_agent
 from dxos.worker.places import Places, open_places
-from dxos.worker.thread import Ended, Event, LeaderThread, Port, Settings, Trace
+from dxos.worker.settings import Settings
+from dxos.worker.thread import Ended, Event, LeaderThread, Port, Trace
 
 _log = logging.getLogger("dxos.worker")
 
@@ -44,6 +46,7 @@ class WorkerServices:
         path: Folder of the profile, on a disk of this machine.
         signal_servers: WebSocket URLs of signalling servers; those of the client that starts the worker count.
         backup_passphrase: Seals the copy of the database that is kept from before a migration; of the same client.
+        agent_idle_s: Have an agent take part too, which stays for so long when nobody else does; None: have none.
         trace: Called with each message that this process sends or receives to share the profile: who, to whom, what.
     """
 
@@ -53,16 +56,20 @@ class WorkerServices:
         signal_servers: Sequence[str] = (),
         *,
         backup_passphrase: str | None = None,
+        agent_idle_s: float | None = None,
         trace: Trace | None = None,
     ) -> None:
         self._path, self._trace = path, trace
         self._settings = Settings(tuple(signal_servers), backup_passphrase)
+        self._agent_idle_s = agent_idle_s
         self._session: _Session | None = None
 
     async def __aenter__(self) -> Services:
         if self._session is not None and self._session.is_parents:
             self._session = None  # What is open is the parent's.
         assert self._session is None, "opened once for each time it is closed"
+        if self._agent_idle_s is not None:
+            await ensure_agent(self._path, self._settings, idle_s=self._agent_idle_s)
         session = _Session(open_places(self._path), self._settings, self._trace)
         try:
             services = await session.open()

@@ -23,46 +23,30 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 from dxos.errors import DxosError, StorageAccessError
 from dxos.limits import CLIENT_ID_CHARS_MAX, LEADER_BEAT_S, WORKER_CLOSE_S, WORKER_KILL_S_MAX, ZYGOTE_ANSWER_S
 from dxos.version import __version__
-from dxos.worker import coordinator, election, following, leadership, messages
-from dxos.worker.coordinator import Coordinator
+from dxos.worker import election, following, messages
 from dxos.worker.election import Election
 from dxos.worker.following import Following
-from dxos.worker.leadership import Leadership
 from dxos.worker.links import Link
 from dxos.worker.lockfile import LeaderLock, is_locked, kill_alive, read_leader, sweep
 from dxos.worker.messages import Failure, Message
 from dxos.worker.places import Places, check_peer, connect, listen
+from dxos.worker.settings import Settings
 from dxos.worker.zygote import spawn_zygote
+
+# What only a leader needs is imported where it leads: most processes that share a profile follow.
+if TYPE_CHECKING:
+    from dxos.worker import coordinator, leadership
 
 _log = logging.getLogger("dxos.worker")
 _KILL_LOOK_S: Final = 0.005
 Trace = Callable[[str, str, Message], None]
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What a worker needs to know of its client's settings."""
-
-    signal_servers: tuple[str, ...] = ()  # WebSocket URLs.
-    backup_passphrase: str | None = field(default=None, repr=False)  # For copies from before migrations.
-
-    def to_json(self) -> str:
-        """As they travel to the worker."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> Settings:
-        """The settings again; what is unknown here is left out."""
-        found = json.loads(text)
-        return cls(tuple(found["signal_servers"]), found.get("backup_passphrase"))
 
 
 # --- What the application's event loop is told ------------------------------------------------------------------------
@@ -370,6 +354,8 @@ class _Driver:
     # --- Leading: the worker ------------------------------------------------------------------------------------------
 
     def _lead(self, leading: _Leading, action: leadership.Action) -> None:
+        from dxos.worker import leadership
+
         machine, now = leading.leadership, self._now()
         match action:
             case leadership.Adopt():
@@ -433,6 +419,8 @@ class _Driver:
         leading.leadership.worker_linked(self._now())
 
     def _from_worker(self, leading: _Leading, link: Link, untrusted: bytes, descriptor: int | None) -> None:
+        from dxos.worker import leadership
+
         try:
             if leading.worker is not link:
                 raise StorageAccessError("A worker that was dropped.")
@@ -501,6 +489,8 @@ class _Driver:
         def ended(error: DxosError) -> None:
             with self._happening():
                 link.close()
+                from dxos.worker import leadership
+
                 if leading.zygote is link:
                     leading.zygote = None
                     if leading.leadership.state is leadership.State.READY:
@@ -571,6 +561,8 @@ class _Driver:
             leading.coordinator.linked(number, self._now())
 
     def _relay(self, leading: _Leading, action: coordinator.Action) -> None:
+        from dxos.worker import coordinator
+
         match action:
             case coordinator.Send(number, message):
                 link = leading.links.get(number)
@@ -708,6 +700,9 @@ class _Leading:
         client_id: str,
         accepted: Callable[[_Leading, socket.socket], None],
     ) -> None:
+        from dxos.worker.coordinator import Coordinator
+        from dxos.worker.leadership import Leadership
+
         self.leadership = Leadership(leadership_id, client_id=client_id, config=settings.to_json())
         self.coordinator = Coordinator(leadership_id, pid=os.getpid(), version=__version__)
         self.worker: Link | None = None
@@ -795,7 +790,9 @@ class _Leading:
 
 def _program() -> str:
     """The name of what runs here; not its arguments, which may be private."""
-    return Path(sys.argv[0] or sys.executable).name[:CLIENT_ID_CHARS_MAX]
+    module = getattr(sys.modules.get("__main__"), "__spec__", None)  # Of `python -m`.
+    name = Path(sys.argv[0] or sys.executable).name if module is None else module.name.removesuffix(".__main__")
+    return name[:CLIENT_ID_CHARS_MAX]
 
 
 async def _wait(ended: asyncio.Event, link: Link) -> None:

@@ -24,23 +24,14 @@ import time
 from pathlib import Path
 from typing import Any, Final, final
 
-import dxos
 from dxos.errors import DxosError, LinkError
 from dxos.limits import ZYGOTE_ADOPT_S
 from dxos.version import __version__
 from dxos.worker.links import Deframer, frame, receive_some, send_some
 from dxos.worker.lockfile import AliveMark
-from dxos.worker.places import Places, check_peer, listen, open_places
+from dxos.worker.places import Places, check_peer, environment, listen, open_places
 
 _HELLO: Final = {"version": __version__}
-
-
-def environment() -> dict[str, str]:
-    """The environment of a process of ours: where this package is, however this process found it."""
-    root = str(Path(dxos.__file__).resolve().parent.parent)
-    # Relative to another folder they would be lost.
-    inherited = [str(Path(one).absolute()) for one in os.environ.get("PYTHONPATH", "").split(os.pathsep) if one]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([root, *inherited])}
 
 
 # --- In the leader ---------------------------------------------------------------------------------------------------
@@ -55,7 +46,7 @@ def spawn_zygote(places: Places) -> socket.socket:
     ours, theirs = socket.socketpair()
     try:
         process = subprocess.Popen(  # noqa: S603 - Our own module, run by the Python that runs this.
-            [sys.executable, "-P", "-m", "dxos.worker", str(places.host), str(theirs.fileno())],
+            [sys.executable, "-P", "-m", "dxos.worker", "zygote", str(places.host), str(theirs.fileno())],
             env=environment(),
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
@@ -84,9 +75,11 @@ def run(host: str, descriptor: int) -> None:
     places = open_places(Path(host).parent)
     connection = socket.socket(fileno=descriptor)
     connection.set_inheritable(False)
+    gc.disable()  # What is imported stays, so looking for garbage among it would cost a tenth of the time.
     from dxos.worker import process  # The host, which is what this process is for.
 
     process.warm_up()
+    gc.enable()
     gc.collect()
     gc.freeze()  # Or the first collection in a worker would copy every page of the host.
     zygote = _Zygote(places, connection)
