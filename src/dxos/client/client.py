@@ -56,7 +56,8 @@ class Client:
 
     Args:
         config: Settings; a mapping becomes a `Config`. None: in memory, without signalling servers.
-        services: Where the services come from. "worker": a process that all clients of the profile share. "local": a
+        services: Where the services come from. "worker": a process that all clients of the profile share. "agent": the
+            same, and an agent, which is started if there is none, keeps that ready for whoever comes next. "local": a
             host in this process, which has the profile for itself. None: as the setting `runtime.client.services`
             says; without one "worker" for a profile on disk, except on Windows, and "local" for one in memory.
 
@@ -67,7 +68,7 @@ class Client:
     def __init__(
         self,
         config: Config | Mapping[str, Any] | None = None,
-        services: ServicesProvider | Literal["local", "worker"] | None = None,
+        services: ServicesProvider | Literal["local", "worker", "agent"] | None = None,
     ) -> None:
         self._config = config if isinstance(config, Config) else Config(config)
         self._wanted = services if isinstance(services, str) else self._config.services
@@ -562,15 +563,20 @@ def _provider(wanted: str | None, config: Config) -> ServicesProvider:
         from dxos.services.local import LocalServices
 
         return LocalServices(folder, config.signal_servers, backup_passphrase=config.backup_passphrase)
-    if wanted != "worker":
-        raise ConfigError(f'Services come from "local" or "worker", or a provider, not {wanted!r:.80}.')
+    if wanted not in ("worker", "agent"):
+        raise ConfigError(f'Services come from "local", "worker" or "agent", or a provider, not {wanted!r:.80}.')
     if folder is None:
         raise ConfigError('A profile in memory cannot be shared by processes: use `services="local"`.')
     if sys.platform == "win32":
         raise ConfigError('Processes cannot share a profile on Windows yet: use `services="local"`.')
     from dxos.worker.provider import WorkerServices
 
-    return WorkerServices(folder, config.signal_servers, backup_passphrase=config.backup_passphrase)
+    return WorkerServices(
+        folder,
+        config.signal_servers,
+        backup_passphrase=config.backup_passphrase,
+        agent_idle_s=config.agent_idle_s if wanted == "agent" else None,
+    )
 
 
 @final

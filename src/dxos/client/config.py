@@ -4,7 +4,9 @@
     runtime.client.storage.persistent   keep data on disk; false: in memory
     runtime.client.storage.dataRoot     folder of the profile
     runtime.client.storage.backupPassphrase   seals the backup that is made before a migration
-    runtime.client.services             "worker": shared by processes; "local": a host in this process
+    runtime.client.services             "worker": shared by processes; "agent": that, kept ready by an agent; "local": a
+                                        host in this process
+    runtime.client.agentIdle            how long an agent stays when nobody else uses the profile, such as "5m"
     runtime.client.log.filter, prefix   what is logged
     runtime.services.signaling          [{"server": "ws://host:port/.well-known/dx/signal"}, …]
     runtime.services.ice                [{"urls", "username", "credential"}, …]
@@ -24,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, final
 
 from dxos.errors import ConfigError
+from dxos.limits import AGENT_IDLE_S
 
 if TYPE_CHECKING:
     from platformdirs.api import PlatformDirsABC
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
 VERSION: Final = 1
 DEFAULT_PROFILE: Final = "default"
 _PROFILE: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
+_UNITS_S: Final = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _SUFFIXES: Final = (".json", ".toml")
 
 
@@ -61,6 +65,7 @@ _SOCKET_URL: Final = _Value(
     lambda value: _is_text(value) and re.fullmatch(r"wss?://[^\s/]+(/\S*)?", value) is not None,
     required=True,
 )
+_DURATION: Final = _Value('a duration such as "90s", "5m" or "2h"', lambda value: _seconds(value) is not None)
 # The settings that are read here: a mapping by its names, a list by what each of its members is.
 _SETTINGS: Final = {
     "version": _Value("a whole number", lambda value: type(value) is int, required=True),
@@ -69,7 +74,8 @@ _SETTINGS: Final = {
             "storage": {"persistent": _FLAG, "dataRoot": _FILLED, "backupPassphrase": _FILLED},
             "log": {"filter": _TEXTS, "prefix": _TEXT},
             "lazySpaceOpen": _FLAG,
-            "services": _Value('"local" or "worker"', ("local", "worker").__contains__),
+            "services": _Value('"local", "worker" or "agent"', ("local", "worker", "agent").__contains__),
+            "agentIdle": _DURATION,
         },
         "services": {
             "signaling": [{"server": _SOCKET_URL}],
@@ -151,10 +157,16 @@ class Config:
         return found if isinstance(found, str) else None
 
     @property
-    def services(self) -> Literal["local", "worker"] | None:
-        """Whether processes share the profile; None if nobody chose."""
+    def services(self) -> Literal["local", "worker", "agent"] | None:
+        """Whether processes share the profile, and an agent keeps it ready; None if nobody chose."""
         found = self.get("runtime.client.services")
-        return found if found in ("local", "worker") else None
+        return found if found in ("local", "worker", "agent") else None
+
+    @property
+    def agent_idle_s(self) -> float:
+        """How long an agent stays when nobody else uses the profile."""
+        found = _seconds(self.get("runtime.client.agentIdle"))
+        return AGENT_IDLE_S if found is None else found
 
     @property
     def signal_servers(self) -> tuple[str, ...]:
@@ -177,7 +189,8 @@ class Config:
         Args:
             environ: DX_PROFILE names the profile; DX_CONFIG is a file of settings, or a folder that may hold
                 `profile/<name>.toml` or `.json`; DX_DATA is the folder of all data; DX_BACKUP_PASSPHRASE
-                seals backups made before migrations. None: the process's.
+                seals backups made before migrations; DXOS_AGENT_IDLE is how long an agent stays. None: the
+                process's.
             profile: Comes before DX_PROFILE.
 
         Raises:
@@ -189,7 +202,10 @@ class Config:
         storage: dict[str, Any] = {"persistent": True, "dataRoot": str(folder)}
         if environ.get("DX_BACKUP_PASSPHRASE"):
             storage["backupPassphrase"] = environ["DX_BACKUP_PASSPHRASE"]
-        defaults = {"runtime": {"client": {"storage": storage}}}
+        client: dict[str, Any] = {"storage": storage}
+        if environ.get("DXOS_AGENT_IDLE"):
+            client["agentIdle"] = environ["DXOS_AGENT_IDLE"]
+        defaults = {"runtime": {"client": client}}
         chosen = environ.get("DX_CONFIG")
         place = Path(chosen).expanduser() if chosen else _platform().user_config_path
         if not place.is_dir():
@@ -235,6 +251,11 @@ def _platform() -> PlatformDirsABC:
     from platformdirs import PlatformDirs
 
     return PlatformDirs("dx", appauthor=False)
+
+
+def _seconds(value: object) -> float | None:
+    found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)([smhd]?)", value) if isinstance(value, str) else None
+    return None if found is None else float(found[1]) * _UNITS_S[found[2]]
 
 
 def _merge(into: dict[str, Any], more: Mapping[str, Any]) -> None:
