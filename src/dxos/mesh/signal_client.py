@@ -5,9 +5,11 @@ server says so. Those a lost server had announced stay until it is back and has 
 restarted server must not make everyone leave.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Sequence
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import anyio
 import anyio.abc
@@ -26,8 +28,11 @@ from dxos.limits import (
 from dxos.mesh.backoff import Backoff
 from dxos.mesh.signal import PeerAvailable, PeerLeft, SignalEvent, SignalState, SignalStatus
 from dxos.mesh.signal_session import SignalSession
-from dxos.mesh.websocket import WebSocket, check_address, open_websocket
 from dxos.wire.proto import values_pb2
+
+# Imported where a server is configured: a peer that stays alone need not wait for the library.
+if TYPE_CHECKING:
+    from dxos.mesh.websocket import WebSocket
 
 PING = "__ping__"
 
@@ -45,8 +50,11 @@ class SignalClient:
     """
 
     def __init__(self, servers: Sequence[str], *, random: Callable[[int], bytes]) -> None:
-        for server in servers:
-            check_address(server)
+        if servers:
+            from dxos.mesh.websocket import check_address
+
+            for server in servers:
+                check_address(server)
         if len(set(servers)) != len(servers):
             raise ConfigError("A signalling server is configured twice.")
         self._joined: dict[tuple[PublicKey, PublicKey], None] = {}
@@ -116,7 +124,7 @@ class SignalClient:
         """(topic, peer) pairs that each new socket joins."""
         return tuple(self._joined)
 
-    def report(self, source: "_Server", event: SignalEvent) -> None:
+    def report(self, source: _Server, event: SignalEvent) -> None:
         """Pass on what one server said, unless another one contradicts it."""
         if isinstance(event, PeerLeft) and any(
             server.announces(event.topic, event.peer) for server in self._servers if server is not source
@@ -185,6 +193,8 @@ class _Server:
             self._show(SignalState.CLOSED)
 
     async def _connect(self) -> None:
+        from dxos.mesh.websocket import open_websocket
+
         websocket = await open_websocket(self.status.server)
         try:
             async with anyio.create_task_group() as tasks:
