@@ -31,7 +31,14 @@ SignalOption = Annotated[
     str | None, typer.Option("--signal", metavar="URL", help="Signalling server; else DX_SIGNAL, else the settings.")
 ]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show logs, and tracebacks of errors.")]
-_COMMON: Final = {"json": JsonOption, "profile": ProfileOption, "signal": SignalOption, "debug": DebugOption}
+NoAgentOption = Annotated[bool, typer.Option("--no-agent", help="Start no agent; likewise with DXOS_NO_AGENT=1.")]
+_COMMON: Final = {
+    "json": JsonOption,
+    "profile": ProfileOption,
+    "signal": SignalOption,
+    "no_agent": NoAgentOption,
+    "debug": DebugOption,
+}
 _SILENCE: Final = logging.NullHandler()
 _log = logging.getLogger(__name__)
 
@@ -44,6 +51,7 @@ class Common:
     json: bool = False
     profile: str | None = None
     signal: str | None = None
+    no_agent: bool = False
     debug: bool = False
     surroundings: Surroundings = field(default_factory=Surroundings)
 
@@ -53,15 +61,16 @@ def take_common(
     json: JsonOption = False,
     profile: ProfileOption = None,
     signal: SignalOption = None,
+    no_agent: NoAgentOption = False,
     debug: DebugOption = False,
 ) -> None:
     """DXOS: local-first, peer-to-peer spaces.
 
-    Data lives in one folder per profile and is durable when a command ends; it travels to other peers whenever a
-    command of the profile runs: `dx space watch` keeps a profile online.
+    Data lives in one folder per profile and is durable when a command ends. A command leaves an agent behind, which
+    keeps the profile open and online for the next one, and ends when it has not been needed for some minutes.
     """
     surroundings = context.obj if isinstance(context.obj, Surroundings) else Surroundings()
-    context.obj = Common(json, profile, signal, debug, surroundings)
+    context.obj = Common(json, profile, signal, no_agent, debug, surroundings)
 
 
 def command(app: typer.Typer, name: str) -> Callable[[Callable[..., Awaitable[None]]], Callable[..., Awaitable[None]]]:
@@ -80,7 +89,11 @@ def command(app: typer.Typer, name: str) -> Callable[[Callable[..., Awaitable[No
             before = context.obj if isinstance(context.obj, Common) else Common()
             given = {key: arguments.pop(key) or getattr(before, key) for key in _COMMON}
             session = Session(
-                Output(json=given["json"]), given["profile"], given["signal"], surroundings=before.surroundings
+                Output(json=given["json"]),
+                given["profile"],
+                given["signal"],
+                no_agent=given["no_agent"],
+                surroundings=before.surroundings,
             )
             code = run(session, functools.partial(function, session, **arguments), debug=given["debug"])
             if code:
@@ -151,7 +164,7 @@ class _terminable:
 
 
 def _default(key: str) -> bool | None:
-    return False if key in ("json", "debug") else None
+    return False if key in ("json", "no_agent", "debug") else None
 
 
 def _configure_logging(*, debug: bool) -> None:

@@ -39,7 +39,8 @@ async def doctor(
 ) -> None:
     """Check that keys, feeds, documents, rows and indexes of this profile are whole and agree.
 
-    No other process may use the profile meanwhile. The exit code is 1 if something is not as it should be.
+    No other process may use the profile meanwhile; its agent is ended. The exit code is 1 if something is not as it
+    should be.
     """
     from dxos.spaces.doctor import Outcome, examine_folder
 
@@ -55,7 +56,10 @@ async def doctor(
                 of = "" if total is None else f" {progress.done} of {total}"
                 say(f"Checking {progress.stage}{of} …", progress.done / total if total else None)
 
-        report = await examine_folder(root, repair=repair, progress=tell, backup_passphrase=config.backup_passphrase)
+        async with session.alone(root):
+            report = await examine_folder(
+                root, repair=repair, progress=tell, backup_passphrase=config.backup_passphrase
+            )
     session.output.result(
         {
             "profile": str(root),

@@ -8,7 +8,7 @@ from typing import Final
 
 import typer
 
-from dxos.cli import backup, doctor, identity, signal, space, transfer
+from dxos.cli import agent, backup, doctor, identity, signal, space, status, transfer
 from dxos.cli import object as objects
 from dxos.cli.command import command, take_common
 from dxos.cli.output import Output, line
@@ -29,6 +29,8 @@ app.add_typer(identity.app, name="identity")
 transfer.register(space.app)
 app.add_typer(space.app, name="space")
 app.add_typer(objects.app, name="object")
+app.add_typer(agent.app, name="agent")
+status.register(app)
 doctor.register(app)
 backup.register(app)
 
