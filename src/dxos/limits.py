@@ -201,6 +201,7 @@ PORT_TIMEOUT_S_MAX = 120.0
 WORKER_START_S_MAX = 30.0  # For a new process to import the host, on a machine that is busy.
 WORKER_PING_S = 0.5
 WORKER_STALE_S = 2.0  # A worker that did not answer for this long is killed.
+WORKER_BUSY_S_MAX = 60.0  # A worker whose host does not end its turn for this long answers no more.
 WORKER_GRACE_S = 3.0  # For a worker to end in order.
 WORKER_KILL_S_MAX = 5.0  # For a killed process to be gone.
 WORKER_STABLE_S = 1.0  # A worker that served this long was a success.

@@ -34,7 +34,7 @@ from dxos.services.methods import all_methods
 from dxos.services.server import serve
 from dxos.version import __version__
 from dxos.worker import messages, sessions
-from dxos.worker.links import Link
+from dxos.worker.leaders import Leaders
 from dxos.worker.lockfile import AliveMark, alive_pid, kill_alive, sweep
 from dxos.worker.logs import logging_to
 from dxos.worker.messages import Failure
@@ -86,9 +86,8 @@ class _Worker:
         self._places, self._first = places, connection
         key = places.alive(worker_id).name
         self._machine = Sessions(worker_id, pid=os.getpid(), version=__version__, liveness_key=key)
-        self._links: dict[int, Link] = {}
-        self._links_count = 0
-        self._lingering: list[socket.socket | Link] = []  # Closed when the storage is let go of.
+        self._links: set[int] = set()
+        self._lingering: list[socket.socket] = []  # Closed when the storage is let go of.
         self._sessions: dict[tuple[str, int], _Session] = {}
         self._provider: LocalServices | None = None
         self._services: Services | None = None
@@ -106,6 +105,7 @@ class _Worker:
         """
         self._loop = asyncio.get_running_loop()
         self._loop.set_exception_handler(self._broken)
+        self._leaders = Leaders(self._received, self._link_ended, self._broken)
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._asked_to_end)
         self._listener = listen(self._places.worker)
@@ -129,6 +129,7 @@ class _Worker:
             self._loop.remove_reader(self._listener)
             self._listener.close()
             self._tidy(inode)
+            self._leaders.stop()
         if self._failure is not None:
             raise self._failure
 
@@ -177,9 +178,9 @@ class _Worker:
             case sessions.Send(number, message):
                 self._send(number, message)
             case sessions.CloseLink(number):
-                link = self._links.pop(number, None)
-                if link is not None:
-                    link.close_soon()
+                if number in self._links:
+                    self._links.remove(number)
+                    self._leaders.close_soon(number)
             case sessions.StartHost(init):
                 settings = Settings.from_json(init.config)
                 self._host_task = self._loop.create_task(self._host(settings, init.leadership_id))
@@ -199,19 +200,13 @@ class _Worker:
                 self._ending.set()
 
     def _send(self, number: int, message: messages.Message) -> None:
-        link = self._links.get(number)
         descriptor: int | None = None
-        session = None
         if isinstance(message, messages.Session):
             session = self._sessions.get((message.client_id, message.attempt))
             if session is None or session.port < 0:
                 return
-            descriptor = session.port
-        if link is not None:
-            link.send(messages.encode(message), descriptor)
-        if session is not None:
-            os.close(session.port)
-            session.port = -1
+            descriptor, session.port = session.port, -1
+        self._leaders.send(number, message, descriptor)
 
     def _broken(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """A bug in a callback: what a worker half knows is worth less than a new worker."""
@@ -247,29 +242,27 @@ class _Worker:
                 self._link(connection)
 
     def _link(self, connection: socket.socket) -> None:
-        self._links_count += 1
-        number = self._links_count
-
-        def received(untrusted: bytes, descriptor: int | None) -> None:
-            if descriptor is not None:
-                os.close(descriptor)
-            with self._happening():
-                try:
-                    self._machine.receive(number, messages.decode(untrusted), self._now())
-                except DxosError as error:
-                    ended(error)
-
-        def ended(error: DxosError) -> None:
-            with self._happening():
-                if self._links.pop(number, None) is None:
-                    return
-                self._machine.link_ended(number, self._now())
-            self._release(link)
-
-        link = self._links[number] = Link(connection, received, ended)
+        number = self._leaders.add(connection)
+        self._links.add(number)
         self._machine.linked(number)
 
-    def _release(self, one: socket.socket | Link) -> None:
+    def _received(self, number: int, message: messages.Message) -> None:
+        with self._happening():
+            try:
+                self._machine.receive(number, message, self._now())
+            except DxosError as error:
+                self._link_ended(number, error)
+
+    def _link_ended(self, number: int, error: DxosError) -> None:
+        with self._happening():
+            if number not in self._links:
+                return
+            self._links.remove(number)
+            self._machine.link_ended(number, self._now())
+        if not self._ending.is_set():  # Or it says by its end that the storage is let go of.
+            self._leaders.release(number)
+
+    def _release(self, one: socket.socket) -> None:
         """Close it now, or if its end is the reason why this worker ends, when the storage is let go of."""
         if self._ending.is_set():
             self._lingering.append(one)
