@@ -117,6 +117,7 @@ class RemoteServices:
             # Until there is a first host, failing to connect is an error of opening.
             stream = await self._connect()
             tasks.start_soon(self._run, stream, tasks)
+            stack.push_async_callback(self._say_goodbye)
             self._stack = stack.pop_all()
         return services
 
@@ -125,14 +126,15 @@ class RemoteServices:
     ) -> bool | None:
         stack, self._stack = self._stack, None
         assert stack is not None, "closed once for each time it was opened"
+        return await stack.__aexit__(kind, error, trace)
+
+    async def _say_goodbye(self) -> None:
         self._closing = True
         self._linked.notify()
         self._streams.clear()
-        link = self._link
-        if link is not None and kind is None:
+        if self._link is not None:
             with anyio.move_on_after(_GOODBYE_S):
-                await link.say_goodbye()
-        return await stack.__aexit__(kind, error, trace)
+                await self._link.say_goodbye()
 
     async def _run(self, stream: ByteStream, tasks: TaskGroup) -> None:
         pause_s = 0.0

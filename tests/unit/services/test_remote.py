@@ -434,3 +434,14 @@ async def test_a_host_that_was_replaced_writes_nothing_any_more(tmp_path: Path) 
     with pytest.raises(FencedError):
         async with LocalServices(tmp_path, leadership_id=3):
             pass
+
+
+async def test_a_client_over_a_session_closes_in_a_cancelled_task_too() -> None:
+    client = Client(services=ServedServices(Simulation().services()))
+    await client.initialize()
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await client.destroy()
+    assert not client.initialized
+    await client.initialize()
+    await client.destroy()
