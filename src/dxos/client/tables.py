@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
 from typing import Any, Final
 
 from dxos.echo.rows import reference_dxn
@@ -44,5 +43,7 @@ def _shown(value: Any) -> str:
         text = json.dumps(value, ensure_ascii=False, default=str)
     if len(text) > TABLE_CELL_CHARS_MAX:
         text = text[: TABLE_CELL_CHARS_MAX - 1] + "…"
+    from html import escape  # Here, for it brings a large table that only notebooks ask for.
+
     # Isolated, so that text that runs from right to left does not turn its neighbours round.
     return f"<bdi>{escape(text)}</bdi>"

@@ -18,7 +18,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from difflib import SequenceMatcher
 from enum import Enum
 from typing import Any, Literal, final
 
@@ -134,6 +133,8 @@ def _blocks(before: Sequence[Any], after: Sequence[Any]) -> list[Block]:
         return []
     if not old or not new or len(old) * len(new) > DIFFERENCE_PAIRS_MAX:
         return [_block(start, start + len(old), start, start + len(new))]
+    from difflib import SequenceMatcher  # Here, because every client names differences and few ask for one.
+
     codes = SequenceMatcher(None, old, new, autojunk=False).get_opcodes()
     return [_block(i + start, j + start, k + start, n + start) for tag, i, j, k, n in codes if tag != "equal"]
 

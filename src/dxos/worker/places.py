@@ -18,7 +18,6 @@ import re
 import socket
 import struct
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, final
@@ -174,6 +173,8 @@ def _socket_folder(host: Path) -> Path:
 
 
 def _short_folder(host: Path) -> Path:
+    import tempfile  # Here, for it brings compression and random numbers, and most paths are short enough.
+
     digest = hashlib.sha256(os.fsencode(host)).hexdigest()[:16]
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     for folder in (
@@ -217,17 +218,21 @@ def listen(path: Path) -> socket.socket:
         StorageAccessError: The folder cannot be written.
     """
     draft = path.with_name(f"{path.name[0]}.{os.getpid()}.new")
-    listener = socket.socket(socket.AF_UNIX)
-    try:
-        draft.unlink(missing_ok=True)
-        listener.bind(str(draft))
-        draft.chmod(FILE_MODE)
-        listener.listen(LINK_BACKLOG_MAX)
-        draft.rename(path)  # At once: whoever connects meets the old one or this one.
-    except OSError as error:
-        listener.close()
-        raise map_os_error(error, "make a socket for other processes") from error
-    return listener
+    while True:
+        make_private_directory(path.parent)  # Whoever left last may have removed it.
+        listener = socket.socket(socket.AF_UNIX)
+        try:
+            draft.unlink(missing_ok=True)
+            listener.bind(str(draft))
+            draft.chmod(FILE_MODE)
+            listener.listen(LINK_BACKLOG_MAX)
+            draft.rename(path)  # At once: whoever connects meets the old one or this one.
+            return listener
+        except FileNotFoundError:
+            listener.close()  # And may do so at any moment, as long as it is empty.
+        except OSError as error:
+            listener.close()
+            raise map_os_error(error, "make a socket for other processes") from error
 
 
 def connect(path: Path) -> socket.socket | None:
