@@ -1,7 +1,7 @@
 """Peers that replicate over lists, for the tests of `dxos.echo`: a source in memory and a wire between two sessions."""
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from dxos.echo.document import Document, Heads
 from dxos.echo.layout import ObjectStructure, make_object_document, make_root, materialize
@@ -65,13 +65,19 @@ class MemorySource:
         return self.index.get(document_id)
 
     def documents(self, space_id: str) -> Mapping[str, Heads]:
-        return {id_: entry.heads for id_, entry in self.index.items() if entry.space_id == space_id}
+        return dict(self.each_heads(space_id))
+
+    def each_heads(self, space_id: str) -> Iterator[tuple[str, Heads]]:
+        return ((id_, entry.heads) for id_, entry in tuple(self.index.items()) if entry.space_id == space_id)
 
     def reclaimed(self, document_id: str) -> Heads | None:
         return self.given_up.get(document_id)
 
     def unknown(self, theirs: Mapping[str, Heads]) -> list[str]:
         return [one for one, heads in theirs.items() if one not in self.index and self.given_up.get(one) != heads]
+
+    def is_loaded(self, document_id: str) -> bool:
+        return document_id in self.cache
 
     def load(self, document_id: str) -> Document:
         if document_id in self.damaged:
@@ -123,11 +129,12 @@ class Wire:
 
     def send(self, side: int) -> None:
         """Put what a side has to say on the wire."""
-        while batch := self.sessions[side].evaluate(now=self.now):
+        session = self.sessions[side]
+        while (batch := session.evaluate(now=self.now)) or session.has_more:
             self.queues[1 - side].extend(batch)
             self.count += len(batch)
             self.size += sum(map(len, batch))
-        self.events[side].extend(self.sessions[side].take_events())
+        self.events[side].extend(session.take_events())
 
     def deliver(self, side: int) -> None:
         """Give a side the next message for it, if there is one."""

@@ -130,6 +130,7 @@ SYNC_RETRY_S = 1.0
 ROOT_SETTLE_S = 2.0  # A 0.8.3 client is at a root up to 0.7 s after its services are, on a machine that is not busy.
 ROOT_APART_S = 10.0  # A peer that does not come to our root gets what is new all the same.
 SYNC_BATCH_BYTES = 16 * 1024  # Messages made at once for one peer, about 10 ms; the next are made when these are sent.
+SYNC_LOOKS_MAX = 256  # Documents looked at in one turn, whether there is something to say about them or not: 4 ms.
 SYNC_INLINE_BYTES_MAX = 128 * 1024  # Longer messages, such as lists of 1,300 documents, are decoded by a worker.
 SYNC_ANSWERS_MAX = 65_536  # Answers waiting to be sent to one peer.
 SYNC_PENDING_DOCUMENTS_MAX = 16_384  # Documents that one peer has announced and not yet sent.

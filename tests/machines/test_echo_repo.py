@@ -232,8 +232,11 @@ def after_an_epoch() -> tuple[MemorySource, RepoSession]:
 
 def said(session: RepoSession, now: float) -> set[str]:
     """The documents that are spoken of."""
-    decoded = [messages.decode(one) for one in session.evaluate(now=now)]
-    return {one.document_id for one in decoded if isinstance(one, Sync)}
+    found: set[str] = set()
+    while (batch := session.evaluate(now=now)) or session.has_more:
+        decoded = [messages.decode(one) for one in batch]
+        found |= {one.document_id for one in decoded if isinstance(one, Sync)}
+    return found
 
 
 def test_a_0_8_3_peer_gets_what_is_new_only_after_it_went_over_to_the_root() -> None:
@@ -416,6 +419,64 @@ def test_a_batch_ends_when_it_is_large_enough() -> None:
         batches.append(sum(map(len, batch)))
     assert len(batches) > 10
     assert max(batches[1:]) < 4_000  # The first holds the answer to the query.
+
+
+def test_long_lists_are_made_and_compared_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dxos.echo.repo.SYNC_LOOKS_MAX", 10)
+    alice, bob = MemorySource(), MemorySource()
+    fill(alice, 35)
+    fill(bob, 25, first=100)
+    wire = Wire(alice, bob)
+    session = wire.sessions[0]
+    session.evaluate(now=0.0)
+    session.receive(messages.encode(CollectionQuery(Collection(SPACE)), sender="b", target="a"), now=0.0)
+    assert [len(session.evaluate(now=0.0)) for _ in range(4)] == [0, 0, 0, 1]
+    announced = CollectionState(Collection(SPACE), bob.documents(SPACE))
+    assert session.receive(messages.encode(announced, sender="b", target="a"), now=0.0) == []
+    turns = 0
+    while not (events := session.take_events()):
+        session.evaluate(now=0.0)
+        turns += 1
+    assert turns > 5
+    assert events == [CollectionCompared(SPACE, 60, tuple(bob.index))]
+    wire.close()
+    Wire(alice, bob).settle()
+    assert alice.index == bob.index
+
+
+def test_a_list_in_pieces_does_not_undo_what_the_peer_said_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    alice, _, wire = joined(12)
+    monkeypatch.setattr("dxos.echo.repo.SYNC_LOOKS_MAX", 5)
+    session, last = wire.sessions[0], make_document_id(12)
+    announced = CollectionState(Collection(SPACE), {})
+    session.receive(messages.encode(announced, sender="b", target="a"), now=0.0)
+    position = sync_message.encode_position(alice.index[last].heads)
+    session.receive(messages.encode(Sync(last, position), sender="b", target="a"), now=0.0)
+    assert last not in said(session, 0.0)
+    assert not session.has_more
+
+
+def test_a_large_root_is_loaded_in_one_turn_and_said_in_the_next() -> None:
+    alice, bob = MemorySource(), MemorySource()
+    root_id = make_root_in(alice)
+    fill(alice, 2)
+    alice.forget_cache()
+    spaces = (SharedSpace(SPACE, SPACE_KEY, root_id),)
+    session = Wire(alice, bob, spaces=spaces).sessions[0]
+    session.evaluate(now=0.0)
+    session.receive(messages.encode(CollectionState(Collection(SPACE), {}), sender="b", target="a"), now=0.0)
+    assert session.evaluate(now=0.0) == []
+    assert (alice.loads, session.has_more) == (1, True)
+    assert said(session, 0.0) == {root_id, ONE, make_document_id(2)}
+
+
+def test_a_space_that_is_shared_no_longer_is_forgotten_without_a_look_at_its_documents() -> None:
+    alice, _, wire = joined()
+    session = wire.sessions[0]
+    alice.index.clear()
+    session.unshare(SPACE)
+    alice.cache.clear()
+    assert session._copies == {}
 
 
 def test_a_peer_that_only_asks_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:

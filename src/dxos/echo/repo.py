@@ -2,8 +2,9 @@
 
     connected ─▶ collection-query ─▶ collection-state ─▶ for each document that differs: sync … sync
 
-The driver calls an input (`receive`, `document_changed`, …), then `evaluate` until it returns nothing, and sends what
-it returns. Inputs only change state; `evaluate` alone decides what to say.
+The driver calls an input (`receive`, `document_changed`, …), then `evaluate` until it returns nothing and `has_more` is
+false, and sends what it returns. Inputs only change state; `evaluate` alone decides what to say. Lists of a space's
+documents are made and compared in pieces, one for each call, so that no call takes long.
 
 1. Nothing of a document that no shared space holds is said to the peer, not even that it exists.
 2. A document is written under the space that it names in its access map, and never moves to another.
@@ -15,11 +16,12 @@ it returns. Inputs only change state; `evaluate` alone decides what to say.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections import deque
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Protocol, final
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final, Protocol, final
 
 from dxos.echo import messages, sync_message
 from dxos.echo.crossing import Crossings
@@ -33,6 +35,7 @@ from dxos.limits import (
     DOCUMENTS_PER_SPACE_MAX,
     SYNC_ANSWERS_MAX,
     SYNC_BATCH_BYTES,
+    SYNC_LOOKS_MAX,
     SYNC_PENDING_DOCUMENTS_MAX,
     SYNC_REFUSED_DOCUMENTS_MAX,
     SYNC_RETRY_S,
@@ -54,14 +57,17 @@ class DocumentSource(Protocol):
     def entry(self, document_id: str) -> DocumentEntry | None:
         """The index's entry, or None where there is no such document."""
 
-    def documents(self, space_id: str) -> Mapping[str, Heads]:
-        """The heads of every document of a space."""
+    def each_heads(self, space_id: str) -> Iterator[tuple[str, Heads]]:
+        """Every document of a space with its heads; what changes before the last is asked for may be told or not."""
 
     def reclaimed(self, document_id: str) -> Heads | None:
         """The heads that a document had when it was given up, at which it is not wanted back; None where it was not."""
 
     def unknown(self, theirs: Mapping[str, Heads]) -> list[str]:
         """Those documents that are neither here nor were given up as a peer has them, with heads."""
+
+    def is_loaded(self, document_id: str) -> bool:
+        """Whether `load` takes no time."""
 
     def load(self, document_id: str) -> Document:
         """The document, for reading and for receiving changes.
@@ -151,6 +157,7 @@ class CollectionCompared:
     missing: tuple[str, ...] = ()  # Those of them that are not here yet.
 
 
+_ENDED: Final = object()
 Event = (
     DocumentReceived
     | DocumentUnavailable
@@ -166,6 +173,7 @@ Event = (
 class _Copy:
     """What is known of the peer's copy of one document."""
 
+    space_id: str | None = None  # Of our document, once that was looked at.
     remote: Heads | None = None  # As the peer told, or as we know since both agreed; None: unknown.
     remote_known: bool = False  # Those heads are of our document as it is or once was.
     told: Heads | None = None  # Our heads as last told to the peer.
@@ -173,6 +181,15 @@ class _Copy:
     since: float = 0.0  # When that began.
     pending: Document | None = None  # A document that the peer sends and the source does not have yet.
     refused: Document | None = None  # Our document with what the peer changed without the right to.
+
+
+@dataclass(slots=True)
+class _List:
+    """The answer to a query for a collection, while it is being made."""
+
+    collection: Collection
+    rest: Iterator[tuple[str, Heads]]  # Those of our documents that are not in it yet.
+    documents: dict[str, Heads] = field(default_factory=dict)
 
 
 @final
@@ -192,9 +209,14 @@ class RepoSession:
         self._copies: dict[str, _Copy] = {}
         self._syncing: dict[str, None] = {}  # Documents that are being made equal: those whose copy has a state.
         self._due: dict[str, None] = {}  # Documents to say something about, in order.
+        self._roots: set[str] = set()  # Of the shared spaces, earlier ones too.
+        self._looks_left = SYNC_LOOKS_MAX  # Documents that may still be looked at in this turn.
         self._crossings = Crossings()
         self._waiting: dict[str, dict[str, None]] = {}  # Documents due once the peer is at the root, by space.
         self._answers: deque[Unavailable | CollectionQuery | Collection] = deque()
+        self._list: _List | None = None  # The answer that is being made.
+        self._comparisons: dict[str, Iterator[None]] = {}  # The peer's latest lists, by space, until they are compared.
+        self._heard: set[str] = set()  # Documents of which the peer spoke since: of them those lists are old.
         self._wanted: dict[str, None] = {}  # Documents that the peer has and should send by itself.
         self._progress_at = 0.0
         self._pending_count = self._refused_count = 0
@@ -212,23 +234,33 @@ class RepoSession:
     @property
     def in_sync(self) -> bool:
         """Whether there is nothing left to send and nothing is awaited."""
-        return not (self._due or self._answers or self._wanted or self._syncing or self._waiting)
+        return not (self.has_more or self._wanted or self._syncing or self._waiting)
+
+    @property
+    def has_more(self) -> bool:
+        """Whether `evaluate` is to be called again at once, though it returned nothing."""
+        return bool(self._due or self._answers or self._list or self._comparisons)
 
     def share(self, space: SharedSpace, *, now: float) -> None:
         """Share a space, or change how it is shared; the peer is asked for its documents at once."""
         self._spaces[space.space_id] = space
         self._query_at[space.space_id] = now
+        self._note_roots()
 
     def unshare(self, space_id: str) -> None:
         """Share a space no longer; messages about its documents are refused from now on."""
         self._spaces.pop(space_id, None)
         self._query_at.pop(space_id, None)
+        self._note_roots()
         self._crossings.forget(space_id)
         self._waiting.pop(space_id, None)
-        for document_id in [*self._copies]:
-            entry = self._source.entry(document_id)
-            if entry is not None and entry.space_id == space_id:
-                self._forget(document_id)
+        self._comparisons.pop(space_id, None)
+        for document_id in [one for one, copy in self._copies.items() if copy.space_id == space_id]:
+            self._forget(document_id)
+
+    def _note_roots(self) -> None:
+        roots = ((space.root_document_id, *space.earlier_root_ids) for space in self._spaces.values())
+        self._roots = {one for ids in roots for one in ids if one is not None}
 
     def document_changed(self, document_id: str) -> None:
         """A document of ours has new heads, whoever changed it."""
@@ -266,11 +298,19 @@ class RepoSession:
         return events
 
     def evaluate(self, *, now: float, batch_bytes: int = SYNC_BATCH_BYTES) -> list[bytes]:
-        """What to send now, about that many bytes; call again, after sending it, until it is empty."""
+        """What to send now, about that many bytes; call again, after sending it, until it is empty.
+
+        Raises:
+            LimitError: The peer lists more than is allowed; close the connection.
+        """
         self._evaluate_timers(now)
+        self._compare_more()
         out: list[bytes] = []
         size = 0
+        self._looks_left = SYNC_LOOKS_MAX
         while size < batch_bytes:
+            if out and self._is_root_next():
+                break  # A message of a large root takes a turn of its own.
             message = self._next_message(now)
             if message is None:
                 break
@@ -303,20 +343,45 @@ class RepoSession:
             self._progress_at = now
 
     def _next_message(self, now: float) -> Sync | Unavailable | CollectionQuery | CollectionState | None:
-        if self._answers:
+        if self._list is None and self._answers:
             answer = self._answers.popleft()
-            return self._state_of(answer) if isinstance(answer, Collection) else answer
-        while self._due:
+            if not isinstance(answer, Collection):
+                return answer
+            shared = answer.space_id in self._spaces
+            self._list = _List(answer, self._source.each_heads(answer.space_id) if shared else iter(()))
+        if self._list is not None:
+            return self._list_more(self._list)
+        while self._due and self._looks_left > 0:
             document_id = next(iter(self._due))
+            if document_id in self._roots and self._load_first(document_id):
+                return None
             del self._due[document_id]
+            self._looks_left -= 1
             message = self._say(document_id, now)
             if message is not None:
                 return message
         return None
 
-    def _state_of(self, collection: Collection) -> CollectionState:
-        shared = collection.space_id in self._spaces
-        return CollectionState(collection, self._source.documents(collection.space_id) if shared else {})
+    def _is_root_next(self) -> bool:
+        return next(iter(self._due), None) in self._roots
+
+    def _load_first(self, root_id: str) -> bool:
+        """Load a root that is to be said, which takes long if it is large; whether that was to be done."""
+        if self._source.is_loaded(root_id) or not self._has(root_id):
+            return False
+        with contextlib.suppress(CorruptionError):  # Said of it when it is used.
+            self._source.load(root_id)
+        return self._source.is_loaded(root_id)
+
+    def _list_more(self, made: _List) -> CollectionState | None:
+        """Add to the list of our documents; the list once it is whole."""
+        size = len(made.documents)
+        made.documents.update(itertools.islice(made.rest, self._looks_left))
+        self._looks_left -= len(made.documents) - size
+        if self._looks_left <= 0:
+            return None
+        self._list = None
+        return CollectionState(made.collection, made.documents if made.collection.space_id in self._spaces else {})
 
     def _say(self, document_id: str, now: float) -> Sync | None:
         """What there is to say about one document, or None."""
@@ -325,7 +390,7 @@ class RepoSession:
             return self._request(document_id, now)
         if entry.space_id not in self._spaces:
             return None
-        copy = self._copy(document_id)
+        copy = self._copy(document_id, entry.space_id)
         if not copy.remote and self._must_wait(document_id, entry.space_id, now):
             self._waiting.setdefault(entry.space_id, {})[document_id] = None
             return None
@@ -396,7 +461,7 @@ class RepoSession:
                     self._answer(collection)
             case CollectionState(collection, documents):
                 self._hear_of(collection)
-                self._compare(collection, documents, now)
+                self._begin_comparison(collection.space_id, documents, now)
             case Ignored():
                 pass
 
@@ -415,29 +480,56 @@ class RepoSession:
         if space is not None and root_id is not None and space.root_document_id is None:
             self._events.append(RootAnnounced(space.space_id, root_id))
 
-    def _compare(self, collection: Collection, theirs: Mapping[str, Heads], now: float) -> None:
-        if collection.space_id not in self._spaces:
+    def _begin_comparison(self, space_id: str, theirs: Mapping[str, Heads], now: float) -> None:
+        if space_id not in self._spaces:
             return
-        ours = self._source.documents(collection.space_id)
-        different = 0
-        for document_id, heads in ours.items():
-            remote = theirs.get(document_id, ())
-            copy = self._copies.get(document_id)
-            if copy is not None and copy.state is not None and now < copy.since + COLLECTION_QUERY_S:
-                different += 1
-                continue  # The list is older than what is under way.
-            copy = copy or self._copy(document_id)
-            if copy.refused is not None:
-                continue  # The two never become equal.
-            self._settle(document_id, copy)
-            copy.remote, copy.remote_known = remote, remote == heads
-            if remote != heads:
-                self._due[document_id] = None
-                different += 1
-        missing = self._source.unknown({one: heads for one, heads in theirs.items() if heads and one not in ours})
-        for document_id in missing:
-            self._want(document_id, now)
-        self._events.append(CollectionCompared(collection.space_id, different + len(missing), tuple(missing)))
+        if not self._comparisons:
+            self._heard.clear()
+        # A newer list takes the place of an older one.
+        self._comparisons[space_id] = self._compare(space_id, theirs, now)
+        if len(self._comparisons) == 1:
+            self._compare_more()
+
+    def _compare_more(self) -> None:
+        space_id = next(iter(self._comparisons), None)
+        if space_id is not None and next(self._comparisons[space_id], _ENDED) is _ENDED:
+            del self._comparisons[space_id]
+
+    def _compare(self, space_id: str, theirs: Mapping[str, Heads], now: float) -> Iterator[None]:
+        """Find out what differs, a piece of the two lists at a time."""
+        different, only_theirs = 0, dict(theirs)
+        ours = self._source.each_heads(space_id)
+        while piece := [*itertools.islice(ours, SYNC_LOOKS_MAX)]:
+            for document_id, heads in piece:
+                different += self._compare_one(document_id, space_id, heads, only_theirs.pop(document_id, ()), now)
+            if len(piece) == SYNC_LOOKS_MAX:
+                yield
+        missing: list[str] = []
+        announced = ((one, heads) for one, heads in only_theirs.items() if heads)
+        while wanted := dict(itertools.islice(announced, SYNC_LOOKS_MAX)):
+            unknown = self._source.unknown(wanted)
+            for document_id in unknown:
+                self._want(document_id, now)
+            missing += unknown
+            if len(wanted) == SYNC_LOOKS_MAX:
+                yield
+        self._events.append(CollectionCompared(space_id, different + len(missing), tuple(missing)))
+
+    def _compare_one(self, document_id: str, space_id: str, heads: Heads, remote: Heads, now: float) -> bool:
+        """Take note of what a list says of a document of ours; whether it differs."""
+        copy = self._copies.get(document_id)
+        is_under_way = copy is not None and copy.state is not None and now < copy.since + COLLECTION_QUERY_S
+        if is_under_way or document_id in self._heard:
+            return True  # The list is older.
+        copy = copy or self._copy(document_id)
+        if copy.refused is not None:
+            return False  # The two never become equal.
+        self._settle(document_id, copy)
+        copy.space_id, copy.remote, copy.remote_known = space_id, remote, remote == heads
+        if remote == heads:
+            return False
+        self._due[document_id] = None
+        return True
 
     def _has(self, document_id: str) -> bool:
         return self._source.entry(document_id) is not None
@@ -445,13 +537,15 @@ class RepoSession:
     def _receive_sync(self, message: Sync, now: float) -> None:
         header = sync_message.parse(message.data)
         document_id = message.document_id
+        if self._comparisons:
+            self._heard.add(document_id)
         entry = self._source.entry(document_id)
         if entry is None:
             self._receive_unknown(message, header, now)
         elif entry.space_id not in self._spaces:
             self._refuse(document_id)
         else:
-            copy = self._copy(document_id)
+            copy = self._copy(document_id, entry.space_id)
             settled = header.heads == entry.heads and not header.changes_count and not header.need
             if settled and copy.refused is None:
                 self._settle(document_id, copy)
@@ -529,6 +623,7 @@ class RepoSession:
             self._events.append(WriteRefused(document_id, space.space_id))
         else:
             self._unpend(copy)
+            copy.space_id = space.space_id
             self._source.received(document_id, space.space_id, document, ())
             self._arrived(document_id, space.space_id, new=True, now=now)
 
@@ -568,10 +663,11 @@ class RepoSession:
         self._forget(document_id)
         self._events.append(DocumentFailed(document_id))
 
-    def _copy(self, document_id: str) -> _Copy:
+    def _copy(self, document_id: str, space_id: str | None = None) -> _Copy:
         copy = self._copies.get(document_id)
         if copy is None:
             copy = self._copies[document_id] = _Copy()
+        copy.space_id = space_id or copy.space_id
         return copy
 
     def _begin(self, document_id: str, copy: _Copy, now: float) -> SyncState:

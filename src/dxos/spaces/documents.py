@@ -571,7 +571,8 @@ class Documents:
             return []
         size = self._documents.append(document_id, space, document.changes_since(before), heads)
         stored_bytes = size.snapshot_bytes + size.chunk_bytes
-        if size.chunk_bytes > max(DOCUMENT_COMPACT_BYTES_MIN, 2 * size.snapshot_bytes):
+        # What has just come as a whole waits for its next change: a large one is work enough for one turn.
+        if before and size.chunk_bytes > max(DOCUMENT_COMPACT_BYTES_MIN, 2 * size.snapshot_bytes):
             snapshot = document.save()
             stored_bytes = len(snapshot)
             self._documents.replace_with_snapshot(document_id, snapshot, heads)
@@ -697,6 +698,10 @@ class Documents:
         """The heads of every document of a space, without loading any."""
         return self._documents.all_heads(space_id)
 
+    def each_heads(self, space_id: str) -> Iterator[tuple[str, Heads]]:
+        """The same one by one; what changes meanwhile may be among them or not."""
+        return self._documents.each_heads(space_id)
+
     def reclaimed(self, document_id: str) -> Heads | None:
         """The heads that a document had when it was given up; None where it was not."""
         return self._documents.reclaimed(document_id)
@@ -705,6 +710,11 @@ class Documents:
         """Those documents of a peer that are neither here nor were given up with the heads that it has."""
         known = self._documents.known(list(theirs))
         return [one for one, heads in theirs.items() if one not in known or known[one] not in (None, heads)]
+
+    def is_loaded(self, document_id: str) -> bool:
+        """Whether a document is in memory."""
+        cached = self._cache.get(document_id)
+        return cached is not None and not cached.document.poisoned
 
     def load(self, document_id: str) -> Document:
         """A document, to sync it.

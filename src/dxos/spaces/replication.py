@@ -207,6 +207,9 @@ class _Peer:
 
     async def wait(self, link: DocumentReplication) -> None:
         """Return when there may be something to send."""
+        if link is self.links[0] and self._session.has_more:
+            await anyio.lowlevel.checkpoint()
+            return
         deadline = self._session.wake_at if link is self.links[0] else None
         with anyio.CancelScope(deadline=float("inf") if deadline is None else deadline):
             await self._changes.wait()

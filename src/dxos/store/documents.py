@@ -7,7 +7,7 @@ peer lacks is found without loading a document.
 A document's chunks lie side by side under the keys number << 20 | sequence; the snapshot, if any, has sequence 0.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, final
 
@@ -20,6 +20,7 @@ from dxos.store.packing import Packing
 from dxos.store.schema import CHUNK_BITS
 
 HEAD_BYTES: Final = 32
+_READ_AT_ONCE: Final = 256  # Rows of one reading that is done in pieces.
 _SEQUENCE_MASK: Final = (1 << CHUNK_BITS) - 1
 assert CHUNKS_PER_DOCUMENT_MAX <= _SEQUENCE_MASK, "a sequence fits its bits"
 
@@ -162,12 +163,19 @@ class DocumentStore:
 
     def all_heads(self, space_id: str) -> dict[str, Heads]:
         """The heads of every document of the space that is not in quarantine."""
-        rows = self._database.rows(
-            "SELECT id, heads FROM documents WHERE quarantine IS NULL"
-            " AND space = (SELECT number FROM spaces WHERE id = ?)",
-            (space_id,),
-        )
-        return {document_id: unpack_heads(packed) for document_id, packed in rows}
+        return dict(self.each_heads(space_id))
+
+    def each_heads(self, space_id: str) -> Iterator[tuple[str, Heads]]:
+        """The same one by one, in the order they were stored; what changes meanwhile may be among them or not."""
+        last = 0
+        while rows := self._database.rows(
+            "SELECT number, id, heads FROM documents WHERE space = (SELECT number FROM spaces WHERE id = ?)"
+            " AND number > ? AND quarantine IS NULL ORDER BY number LIMIT ?",
+            (space_id, last, _READ_AT_ONCE),
+        ):
+            last = rows[-1][0]
+            for _, document_id, packed in rows:
+                yield document_id, unpack_heads(packed)
 
     def ids(self, space_id: str) -> list[str]:
         """Every document of the space, those in quarantine too, in the order they were stored."""
