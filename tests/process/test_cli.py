@@ -187,10 +187,11 @@ def test_ctrl_c_cancels_the_invitation(alice: Terminal, bob: Terminal) -> None:
     assert refused["error"]["code"].startswith("invitation.")
 
 
-def test_one_process_at_a_time_opens_a_profile(alice: Terminal) -> None:
+def test_two_terminals_share_a_profile(alice: Terminal) -> None:
     with alice.running("space", "watch", "Groceries", "--all") as watch:
-        watch.document()
-        assert alice.dx("space", "list", code=1)["error"]["code"] == "storage.locked"
+        watch.document_where(event="present")
+        (tea,) = alice.dx("object", "add", "Groceries", '{"title": "Tea"}')
+        assert watch.document_where(event="added")["id"] == tea["id"]
         assert watch.interrupt() == 130
     assert len(alice.dx("space", "list")) == 1
 
