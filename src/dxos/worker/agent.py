@@ -86,7 +86,7 @@ async def wait_agent(profile: Path, *, timeout_s: float = AGENT_START_S) -> Prof
 
 
 async def stop_agent(profile: Path, *, timeout_s: float = AGENT_STOP_S) -> AgentStatus | None:
-    """End the agent, and wait until it has let go of the profile.
+    """End the agent, and wait until it has let go of the profile, and if nobody else uses that, the worker too.
 
     Returns:
         The one that was there.
@@ -101,6 +101,8 @@ async def stop_agent(profile: Path, *, timeout_s: float = AGENT_STOP_S) -> Agent
     kill_alive(places.agent, signal.SIGTERM)
     with anyio.move_on_after(timeout_s):
         while alive_pid(places.agent) == agent.pid:  # noqa: ASYNC110 - Another process changes it.
+            await anyio.sleep(_POLL_S)
+        while (await anyio.to_thread.run_sync(read_status, profile)).sharing is Sharing.LEADERLESS:
             await anyio.sleep(_POLL_S)
         return agent
     raise DeadlineError(f"The agent, process {agent.pid}, does not end.", pid=agent.pid, timeout_s=timeout_s)
