@@ -102,7 +102,7 @@ async def stop_agent(profile: Path, *, timeout_s: float = AGENT_STOP_S) -> Agent
     with anyio.move_on_after(timeout_s):
         while alive_pid(places.agent) == agent.pid:  # noqa: ASYNC110 - Another process changes it.
             await anyio.sleep(_POLL_S)
-        while (await anyio.to_thread.run_sync(read_status, profile)).sharing is Sharing.LEADERLESS:
+        while (await anyio.to_thread.run_sync(read_status, profile)).sharing is Sharing.LEADERLESS:  # noqa: ASYNC110 - Likewise.
             await anyio.sleep(_POLL_S)
         return agent
     raise DeadlineError(f"The agent, process {agent.pid}, does not end.", pid=agent.pid, timeout_s=timeout_s)
