@@ -41,6 +41,7 @@ class Settings:
     step_s: float  # No step is waited for longer than this.
     signal_url: str
     services: str = "local"  # Where the host of our peers is: in their process, or in a worker.
+    kills: int = 24  # Of processes that share a profile.
 
 
 class PeerFailed(Exception):
@@ -54,6 +55,12 @@ class StepTooLong(Exception):
 def now_ms() -> float:
     """The machine's monotonic clock, which all processes share."""
     return time.monotonic_ns() / 1e6
+
+
+def quantile(values: list[float], share: float) -> float:
+    """The value below which that share of the values lies; between two neighbours the nearest is taken."""
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
 @dataclass(eq=False)
@@ -195,7 +202,13 @@ class Bench:
         else:
             command = [sys.executable, str(_HERE / "peer.py"), "--services", self.settings.services]
         command += ["--data", folder, "--signal", self.settings.signal_url]
-        command += ["--stalls"] if stalls else []
+        return await self._spawn(command + (["--stalls"] if stalls else []))
+
+    async def share(self, folder: str, services: str = "worker") -> Peer:
+        """One of many processes with the profile in that folder."""
+        return await self._spawn([sys.executable, str(_HERE / "sharer.py"), folder, services])
+
+    async def _spawn(self, command: list[str]) -> Peer:
         spawned_at = now_ms()
         # What the JavaScript client says of its timers would bury the progress.
         process = await anyio.open_process(command, stderr=None if self.side is Side.OURS else subprocess.DEVNULL)

@@ -4,7 +4,8 @@ import math
 from collections.abc import Awaitable, Callable
 
 import anyio
-from driver import Bench, Filled, Peer, Side, StepTooLong, disk_bytes, now_ms
+from driver import Bench, Filled, Peer, Side, StepTooLong, disk_bytes, now_ms, quantile
+from processes import measure_processes
 from typist import edits_of_trace
 
 # The JavaScript client sends at most ten updates a second; an edit alone is one that need not wait for its turn there.
@@ -17,12 +18,6 @@ FOLLOWERS_JS = 100
 TEXT_EDITS = 250_000
 TEXT_EDITS_JS = 25_000
 TEXT_TURN = 100  # Edits of one event-loop turn.
-
-
-def quantile(values: list[float], share: float) -> float:
-    """The value below which that share of the values lies; between two neighbours the nearest is taken."""
-    ordered = sorted(values)
-    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
 async def measure_start(bench: Bench) -> None:
@@ -222,5 +217,6 @@ GROUPS: dict[str, Callable[[Bench], Awaitable[None]]] = {
     "disk": measure_disk,
     "sync": measure_sync,
     "text": measure_text,
+    "processes": measure_processes,
 }
 GROWING = ("echo", "query", "memory", "disk", "sync")  # Measured with more and more objects.

@@ -40,6 +40,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=1, help="of each group; the table shows medians (default 1)")
     parser.add_argument("--edits", type=int, default=200, help="edits of one run (default 200)")
     parser.add_argument("--services", choices=("local", "worker"), default="local", help="of our peers (default local)")
+    parser.add_argument("--kills", type=int, default=24, help="of processes that share a profile (default 24)")
     parser.add_argument("--no-js", action="store_true", help="leave out the JavaScript client")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all samples there")
     arguments = parser.parse_args(argv)
@@ -103,7 +104,9 @@ async def measure(arguments: argparse.Namespace, results: Results, *, with_js: b
                     print(f"{at}: {about} …", file=sys.stderr, flush=True)
                     size = count or (100 if arguments.quick else 10_000)
                     repeats = 1 if arguments.quick else 5
-                    settings = Settings(size, arguments.edits, repeats, _STEP_S, url, arguments.services)
+                    settings = Settings(
+                        size, arguments.edits, repeats, _STEP_S, url, arguments.services, arguments.kills
+                    )
                     await measure_one(side, name, count, settings, results, about, shelf, shelf_stack)
         tasks.cancel_scope.cancel()
     print(f"{time.monotonic() - begin:4.0f} s: done", file=sys.stderr)
