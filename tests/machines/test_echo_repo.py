@@ -437,7 +437,7 @@ def test_long_lists_are_made_and_compared_in_pieces(monkeypatch: pytest.MonkeyPa
     while not (events := session.take_events()):
         session.evaluate(now=0.0)
         turns += 1
-    assert turns > 5
+    assert turns >= 5
     assert events == [CollectionCompared(SPACE, 60, tuple(bob.index))]
     wire.close()
     Wire(alice, bob).settle()

@@ -17,9 +17,9 @@ Invariants
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Container
-from dataclasses import replace
-from typing import Final
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final, final
 
 from dxos.echo import edit, layout
 from dxos.echo.difference import merge_rows, to_mutations
@@ -35,32 +35,50 @@ _HASH_BYTES: Final = 32
 _ACTOR_BYTES: Final = 16
 
 
-def next_root(space_key: PublicKey, root: Document, root_id: str, *, leave_out: Container[str]) -> Document:
+@final
+@dataclass(frozen=True, slots=True)
+class RootContent:
+    """What a root holds at one moment, apart from its history."""
+
+    objects: tuple[ObjectRow, ...]  # Those inside it, without deleted ones.
+    link_urls: dict[str, Any]  # As the root has them, valid or not.
+    included: dict[str, Heads]  # Changes by the ids of roots: of earlier ones, and of this one all that it has.
+
+
+def read_root(root: Document, root_id: str) -> RootContent:
+    """What goes over into the root of the next epoch.
+
+    Args:
+        root: The root until now.
+        root_id: Its document id.
+
+    Raises:
+        DecodeError: The root cannot be read.
+    """
+    objects = tuple(row for row in layout.materialize(root) if not row.deleted)
+    earlier = {one: heads for one in included_roots(root) if (heads := included_heads(root, one)) is not None}
+    return RootContent(objects, layout.link_urls(root), {**earlier, root_id: root.heads})
+
+
+def next_root(space_key: PublicKey, content: RootContent, links: Mapping[str, str]) -> Document:
     """A root with the content of another one and none of its history.
 
     Args:
         space_key: Of the space.
-        root: The root until now.
-        root_id: Its document id.
-        leave_out: Ids of linked objects that are not linked any more; deleted objects inside the root are left out too.
+        content: What the other one holds.
+        links: Those of its links that are valid and lead to objects that are not deleted.
 
     Raises:
         InvalidValueError: An object inside the root holds what cannot be written.
-        DecodeError: The root cannot be read.
     """
     made = Document.create()
-    layout.make_root(space_key, made)
-    for row in layout.materialize(root):
-        if not row.deleted:
-            layout.add_inline_object(made, row.object_id, _structure(row))
-    layout.add_links(made, {one: where for one, where in layout.links(root).items() if one not in leave_out})
+    layout.make_root(space_key, made, links)
+    for row in content.objects:
+        layout.add_inline_object(made, row.object_id, _structure(row))
     with made.edit() as transaction:
         node = transaction.make(ROOT, _INCLUDED, NodeKind.MAP)
-        for earlier_id in included_roots(root):
-            heads = included_heads(root, earlier_id)
-            if heads is not None:
-                transaction.put_scalar_text(node, earlier_id, _to_text(heads))
-        transaction.put_scalar_text(node, root_id, _to_text(root.heads))
+        for root_id, heads in content.included.items():
+            transaction.put_scalar_text(node, root_id, _to_text(heads))
     return made
 
 
@@ -99,12 +117,13 @@ def take_over(
     elif included is None:
         included = _copied_state(root, earlier)
     before = root.heads
-    linked = layout.links(root)
-    known = {} if included is None else layout.links(earlier, included)
+    known = {} if included is None else layout.link_urls(earlier, included)
+    now = layout.link_urls(earlier)
+    unknown = {one: now[one] for one in _not_in(now, known)}
     late = {
         one: where
-        for one, where in layout.links(earlier).items()
-        if one not in linked and one not in known and not (included is None and is_gone(one, where))
+        for one, where in _not_in(unknown, layout.link_urls(root)).items()
+        if not (included is None and is_gone(one, where))
     }
     if late:
         layout.add_links(root, late)
@@ -123,8 +142,15 @@ def left_out(root: Document, earlier: Document, earlier_id: str) -> dict[str, st
     included = included_heads(root, earlier_id)
     if included is None or not _has(earlier, included):
         return {}
-    linked = layout.links(root)
-    return {one: where for one, where in layout.links(earlier, included).items() if one not in linked}
+    return _not_in(layout.link_urls(earlier, included), layout.link_urls(root))
+
+
+def _not_in(urls: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, str]:
+    """The valid ones of these links whose objects have no valid link among the others."""
+    # Most are the same in both, and then need not be checked.
+    different = {one: url for one, url in urls.items() if others.get(one) != url}
+    linked = layout.valid_links({one: others[one] for one in different if one in others})
+    return {one: where for one, where in layout.valid_links(different).items() if one not in linked}
 
 
 def included_heads(root: Document, earlier_id: str) -> Heads | None:
@@ -224,10 +250,10 @@ def _copied_state(root: Document, earlier: Document) -> Heads | None:
     beginning = _beginning(root)
     if beginning is None:
         return None
-    objects, links = _objects(root, beginning), layout.links(root, beginning)
+    objects, links = _objects(root, beginning), layout.link_urls(root, beginning)
     states = _states(earlier.changes())[-EPOCH_CHANGES_COMPARED_MAX:]
     alike = (heads for heads in reversed(states) if same_value(_objects(earlier, heads), objects))
-    return next((heads for heads in alike if layout.links(earlier, heads) == links), None)
+    return next((heads for heads in alike if layout.link_urls(earlier, heads) == links), None)
 
 
 def _objects(document: Document, heads: Heads) -> object:

@@ -39,12 +39,20 @@ class ObjectStructure:
     keys: tuple[dict[str, str], ...] = ()  # `{"source", "id"}`: what other systems call it.
 
 
-def make_root(space_key: PublicKey, document: Document) -> None:
-    """Make an empty document the root of a space."""
+def make_root(space_key: PublicKey, document: Document, links: Mapping[str, str] | None = None) -> None:
+    """Make an empty document the root of a space.
+
+    Args:
+        space_key: Of the space.
+        document: The empty document.
+        links: Document ids by object id, all of them valid.
+    """
     with document.edit() as edit:
         _put_head(edit, space_key)
         edit.make(ROOT, "objects", NodeKind.MAP)
-        edit.make(ROOT, "links", NodeKind.MAP)
+        node = edit.make(ROOT, "links", NodeKind.MAP)
+        for object_id, document_id in (links or {}).items():
+            edit.put_scalar_text(node, object_id, DOCUMENT_URL_PREFIX + document_id)
 
 
 def make_object_document(
@@ -148,11 +156,23 @@ def links(root: Document, heads: Heads | None = None) -> dict[str, str]:
     Raises:
         DecodeError: The document cannot be read at all.
     """
+    return valid_links(link_urls(root, heads))
+
+
+def link_urls(root: Document, heads: Heads | None = None) -> dict[str, Any]:
+    """What a root says of its links, valid or not, by object id; far faster than `links` for large roots.
+
+    Raises:
+        DecodeError: The document cannot be read at all.
+    """
     found = root.to_python(("links",), heads)
-    if not isinstance(found, dict):
-        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def valid_links(urls: Mapping[str, object]) -> dict[str, str]:
+    """Document ids by object id, of those of `link_urls` that are valid."""
     linked = {}
-    for object_id, url in found.items():
+    for object_id, url in urls.items():
         if isinstance(url, str) and is_object_id(object_id):
             document_id = url.removeprefix(DOCUMENT_URL_PREFIX)
             if document_id != url and is_document_id(document_id):

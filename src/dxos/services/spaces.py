@@ -145,7 +145,7 @@ class SpacesServiceHost:
         return describe_credentials(self._peer.spaces.get(space_id).pipeline.state.credentials)
 
     async def create_epoch(self, space_id: str) -> None:
-        self._peer.spaces.ready(space_id).create_epoch()
+        await self._peer.spaces.ready(space_id).create_epoch()
         await self._peer.sync()
 
     async def compact(self, space_id: str) -> None:

@@ -632,14 +632,15 @@ class Documents:
 
     # --- Epochs: see `dxos.spaces.epochs` ---------------------------------------------------------------------------
 
-    def add_document(self, space: str, document: Document) -> str:
-        """Keep a document that was made here, and tell peers of it; its id."""
-        new_id = self.new_id()
-        with self._database.transaction():
-            self._persist(new_id, space, document, ())
-        self._remember(new_id, document, space)
-        self.created.emit((new_id,))
-        return new_id
+    def add_document(self, space: str, document_id: str, document: Document) -> None:
+        """Keep a document that was made here, inside the caller's transaction; `announce` it afterwards."""
+        assert self._database.in_transaction, "it is kept together with what names it"
+        self._persist(document_id, space, document, ())
+        self._remember(document_id, document, space)
+
+    def announce(self, document_id: str) -> None:
+        """Tell peers of a document that was made here."""
+        self.created.emit((document_id,))
 
     def change(self, space: str, document_id: str, change: Callable[[Document], object]) -> None:
         """Change a document that is here in a way of one's own, and keep and tell what came of it.
@@ -658,10 +659,10 @@ class Documents:
         except BaseException:
             self.discard(document_id)
             raise
-        if document_id == known.root_id:
-            known.links = None
-        self._remember(document_id, document, space)
         if document.heads != before:
+            if document_id == known.root_id:
+                known.links = None
+            self._remember(document_id, document, space)
             self._emit(space, tuple(stored))
             self.changed.emit((document_id,))
 

@@ -10,13 +10,18 @@ Invariants
 3. A document that was given up comes back if a peer has changes of it that were unknown here; it stays deleted.
 """
 
+import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, final
 
-from dxos.echo import edit, epoch
+import anyio
+import anyio.lowlevel
+
+from dxos.aio import Pace
+from dxos.echo import edit, epoch, layout
 from dxos.echo.document import Document
 from dxos.echo.mutation import SetDeleted
 from dxos.errors import DxosError, StorageError
@@ -27,6 +32,8 @@ from dxos.store.documents import DocumentStore
 _log = logging.getLogger(__name__)
 _ROOTS_KEPT: Final = 3  # Two epochs begun at once have the same root before them.
 _ROOTS_MIN: Final = 2  # With one root there is nothing to follow.
+_LINKS_AT_ONCE: Final = 256
+_RECLAIMED_AT_ONCE: Final = 250
 
 
 @final
@@ -45,6 +52,16 @@ class SpaceSizes:
 
 
 @final
+@dataclass(frozen=True, slots=True)
+class NewRoot:
+    """The root of an epoch that is about to begin."""
+
+    document_id: str
+    document: Document
+    left_out: dict[str, str]  # Links to objects that were deleted when it was made.
+
+
+@final
 class Epochs:
     """The epochs of one open space.
 
@@ -60,22 +77,49 @@ class Epochs:
         self._documents, self._store = documents, store
         self._roots: tuple[str, ...] = ()
         self._due: set[str] = set()  # Earlier roots in which there may be something new.
+        self._turn = anyio.Lock()
 
     @property
     def is_due(self) -> bool:
         """Whether something may have to be taken over."""
         return bool(self._due)
 
-    def begin(self, root_id: str) -> str:
-        """Make the root of a new epoch; its document id.
+    async def begin(self, root_id: str) -> NewRoot:
+        """Make the root of a new epoch, which is not kept yet; everything else has its turns meanwhile.
+
+        What the present root gets from now on is taken over when the new one is followed.
 
         Raises:
             InvalidValueError: The present root holds what cannot be written anew.
             CorruptionError: The present root is damaged.
         """
-        deleted = {one for objects in self._store.deleted(self._space).values() for one in objects}
-        root = self._documents.load(root_id)
-        return self._documents.add_document(self._space, epoch.next_root(self._key, root, root_id, leave_out=deleted))
+        deleted = self._deleted()
+        await anyio.lowlevel.checkpoint()  # Each of these steps takes a while if there are many objects.
+        self._documents.load(root_id)
+        await anyio.lowlevel.checkpoint()
+        content = epoch.read_root(self._documents.load(root_id), root_id)
+        await anyio.lowlevel.checkpoint()
+        links: dict[str, str] = {}
+        rest, pace = iter(content.link_urls.items()), Pace()
+        while some := dict(itertools.islice(rest, _LINKS_AT_ONCE)):
+            links |= layout.valid_links(some)
+            if pace.is_due:
+                await pace.rest()
+        left_out = {one: links.pop(one) for one in deleted & links.keys()}
+        await anyio.lowlevel.checkpoint()
+        made = epoch.next_root(self._key, content, links)
+        await anyio.lowlevel.checkpoint()
+        return NewRoot(self._documents.new_id(), made, left_out)
+
+    def keep(self, made: NewRoot) -> None:
+        """Keep a new root, inside the transaction that begins its epoch."""
+        restored = made.left_out.keys() - self._deleted() if made.left_out else set()
+        if restored:  # While it was made.
+            layout.add_links(made.document, {one: made.left_out[one] for one in restored})
+        self._documents.add_document(self._space, made.document_id, made.document)
+
+    def _deleted(self) -> set[str]:
+        return {one for objects in self._store.deleted(self._space).values() for one in objects}
 
     def note_roots(self, roots: Sequence[str]) -> None:
         """Say which documents were roots, oldest first; the last is the present one."""
@@ -87,51 +131,78 @@ class Epochs:
         """Say that documents have changed."""
         self._due.update(one for one in document_ids if one in self._roots[:-1])
 
-    def follow(self, *, may_write: bool) -> None:
-        """Take over what is new in earlier roots, delete what the present one left out, and give up what it can."""
-        if len(self._roots) < _ROOTS_MIN or self._documents.entry(self._roots[-1]) is None:
-            return
-        due, self._due = self._due, set()
-        for earlier_id in [one for one in self._roots[:-1] if one in due]:
-            if self._documents.entry(earlier_id) is None:
-                continue
-            try:
-                earlier = self._documents.load(earlier_id)
-                if may_write:
-                    take_over = partial(
-                        epoch.take_over,
-                        earlier=earlier,
-                        earlier_id=earlier_id,
-                        is_gone=self._is_gone,
-                        was_given_up=self._documents.reclaimed(earlier_id) is not None,
-                    )
-                    self._documents.change(self._space, self._roots[-1], take_over)
-                self._leave_out(earlier, earlier_id, may_write=may_write)
-            except DxosError as error:
-                _log.warning("the earlier root %s of space %s is not followed: %s", earlier_id, self._space, error)
-                if isinstance(error, StorageError):
-                    self._due.add(earlier_id)  # Tried again when something else changes.
-        if self._due:
-            return
-        superseded = self._roots[:-_ROOTS_KEPT]
-        self._documents.reclaim([one for one in superseded if self._documents.entry(one) is not None])
+    async def follow(self, *, may_write: bool) -> bool:
+        """Take over what is new in earlier roots, delete what the present one left out, and give up what it can.
+
+        Returns:
+            Whether there was something to follow, and all of it was followed.
+        """
+        async with self._turn:
+            roots = self._roots
+            self._due.intersection_update(roots[:-1])
+            if not self._due or len(roots) < _ROOTS_MIN or self._documents.entry(roots[-1]) is None:
+                return False
+            for earlier_id in [one for one in roots[:-1] if one in self._due]:
+                self._due.discard(earlier_id)
+                try:
+                    if self._documents.entry(earlier_id) is not None:
+                        await self._follow_one(earlier_id, roots[-1], may_write=may_write)
+                except DxosError as error:
+                    _log.warning("the earlier root %s of space %s is not followed: %s", earlier_id, self._space, error)
+                    if isinstance(error, StorageError):
+                        self._due.add(earlier_id)  # Tried again when something else changes.
+                        return False
+                except BaseException:
+                    self._due.add(earlier_id)
+                    raise
+            if not self._due and roots == self._roots:
+                superseded = roots[:-_ROOTS_KEPT]
+                self._documents.reclaim([one for one in superseded if self._documents.entry(one) is not None])
+            return True
+
+    async def _follow_one(self, earlier_id: str, root_id: str, *, may_write: bool) -> None:
+        # To load a large root takes a turn of its own each.
+        for one in (earlier_id, root_id):
+            if not self._documents.is_loaded(one):
+                self._documents.load(one)
+                await anyio.lowlevel.checkpoint()
+        if may_write:
+            take_over = partial(
+                epoch.take_over,
+                earlier=self._documents.load(earlier_id),
+                earlier_id=earlier_id,
+                is_gone=self._is_gone,
+                was_given_up=self._documents.reclaimed(earlier_id) is not None,
+            )
+            self._documents.change(self._space, root_id, take_over)
+            await anyio.lowlevel.checkpoint()
+        gone = epoch.left_out(self._documents.load(root_id), self._documents.load(earlier_id), earlier_id)
+        if gone:
+            await anyio.lowlevel.checkpoint()
+            await self._leave_out(gone, may_write=may_write)
 
     def _is_gone(self, object_id: str, document_id: str) -> bool:
         found = self._documents.get(self._space, [object_id])
         return found[0].row.deleted if found else self._documents.reclaimed(document_id) is not None
 
-    def _leave_out(self, earlier: Document, earlier_id: str, *, may_write: bool) -> None:
-        """Give up what the present root left out of an earlier one."""
-        gone = epoch.left_out(self._documents.load(self._roots[-1]), earlier, earlier_id)
-        deleted = self._store.deleted(self._space)
+    async def _leave_out(self, gone: Mapping[str, str], *, may_write: bool) -> None:
+        """Give up what the present root left out of an earlier one: document ids by object id."""
+        here, pace = dict[str, str](), Pace()
         for object_id, document_id in gone.items():
-            if document_id in deleted or self._documents.entry(document_id) is None:
-                continue
-            if may_write:
-                # It was deleted by others, and edited here meanwhile: its document is kept, with those edits.
-                delete = partial(edit.apply, object_id=object_id, mutations=[SetDeleted(True)])
-                self._documents.change(self._space, document_id, delete)
-        self._documents.reclaim([one for one in dict.fromkeys(gone.values()) if one in deleted])
+            if self._documents.entry(document_id) is not None:
+                here[object_id] = document_id
+            if pace.is_due:
+                await pace.rest()
+        rest = iter(here.items())
+        while some := dict(itertools.islice(rest, _RECLAIMED_AT_ONCE)):
+            deleted = self._store.deleted(self._space)  # Each time, since one may have been restored meanwhile.
+            for object_id, document_id in some.items():
+                if document_id not in deleted and may_write and self._documents.entry(document_id) is not None:
+                    # It was deleted by others, and edited here meanwhile: its document is kept, with those edits.
+                    delete = partial(edit.apply, object_id=object_id, mutations=[SetDeleted(True)])
+                    self._documents.change(self._space, document_id, delete)
+            self._documents.reclaim([one for one in dict.fromkeys(some.values()) if one in deleted])
+            await anyio.lowlevel.checkpoint()
 
     def sizes(self) -> SpaceSizes:
         """What the documents of the space take."""

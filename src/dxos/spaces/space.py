@@ -7,6 +7,7 @@ A space that was open before is READY from its own disk, without any peer. A gue
 the control feed, which holds its membership and names the root document, and then for that document.
 """
 
+import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ from dxos.spaces.admission import AdmissionDiscovery
 from dxos.spaces.arrivals import Arrivals
 from dxos.spaces.authentication import Authentication
 from dxos.spaces.documents import Documents
-from dxos.spaces.epochs import Epochs
+from dxos.spaces.epochs import Epochs, NewRoot
 from dxos.spaces.feeds import FeedReplication
 from dxos.spaces.gossip import Gossip
 from dxos.spaces.identity import HaloIdentity
@@ -115,6 +116,7 @@ class Space:
             changed=self._notify,
         )
         self.notarization = Notarization(self.pipeline)
+        self._beginning = anyio.Lock()  # Of an epoch.
         self.epochs = Epochs(self.id, self.key, context.documents, context.profile.documents)
 
     # --- What it is -----------------------------------------------------------------------------------------------
@@ -268,7 +270,7 @@ class Space:
 
     # --- Epochs ---------------------------------------------------------------------------------------------------
 
-    def create_epoch(self) -> None:
+    async def create_epoch(self) -> None:
         """Begin a new epoch: a root without history and without deleted objects, which are given up. Not yet durable.
 
         Raises:
@@ -276,8 +278,25 @@ class Space:
             NotAllowedError: This identity may only read, or this device cannot write to the space's records yet.
             StorageError: Nothing was written.
         """
-        root_id, last = self.root_id, self.pipeline.state.current_epoch
-        if self.state is not State.READY or root_id is None or last is None:
+        self._check_may_begin_epoch()
+        async with self._beginning:
+            while True:
+                root_id = self._check_may_begin_epoch()
+                made = await self.epochs.begin(root_id)
+                if self._check_may_begin_epoch() == root_id:
+                    break  # Otherwise a peer's epoch has come meanwhile, and this one follows it.
+            self._begin_epoch(made, root_id)
+            await anyio.lowlevel.checkpoint()
+            with contextlib.suppress(StorageError):  # The epoch has begun all the same.
+                # In a turn of its own, and not with the next change.
+                self._context.documents.compact([made.document_id])
+        self._note_roots()
+        await self.epochs.follow(may_write=self.role.may_write)
+
+    def _check_may_begin_epoch(self) -> str:
+        """The id of the root that a new epoch would replace."""
+        root_id = self.root_id
+        if self.state is not State.READY or root_id is None:
             raise SpaceNotReadyError("Only a space that is open can begin an epoch.", space_id=self.id)
         if not self.role.may_write:
             raise NotAllowedError("This identity may read this space, not begin an epoch.", space_id=self.id)
@@ -286,29 +305,33 @@ class Space:
                 "This device cannot write to the space's records until another member has been online with it.",
                 space_id=self.id,
             )
-        documents = self._context.documents
-        made = self.epochs.begin(root_id)
+        return root_id
+
+    def _begin_epoch(self, made: NewRoot, root_id: str) -> None:
+        documents, last = self._context.documents, self.pipeline.state.current_epoch
+        assert last is not None, "a space with a root has an epoch"
         try:
             # Whoever dies half-way has the earlier epoch, whole.
             with self._context.profile.database.transaction():
+                self.epochs.keep(made)
                 self.pipeline.write(
                     self._issuer.epoch(
                         self.key,
                         number=last.number + 1,
-                        automerge_root=f"automerge:{made}",
+                        automerge_root=f"automerge:{made.document_id}",
                         now_ms=self._context.now_ms(),
                         previous_id=last.id,
                         timeframe=last.timeframe,
                     )
                 )
-                documents.set_root(self.id, made)  # At once: what is added next is linked by the new root.
+                documents.set_root(self.id, made.document_id)  # At once: what is added next is linked by the new root.
         except BaseException:
+            documents.discard(made.document_id)
             self.pipeline.reload()
             documents.set_root(self.id, root_id)
-            documents.reclaim([made])
             raise
+        documents.announce(made.document_id)
         self._context.replicator.space_changed(self.id)
-        self._follow_epochs()
 
     async def compact(self) -> None:
         """Make one snapshot of each document, and give what is unused of the file back to the disk.
@@ -368,6 +391,7 @@ class Space:
                 self._enter(State.CONTROL_ONLY)
                 async with self._join() as self._swarm:
                     tasks.start_soon(self._follow_root)
+                    tasks.start_soon(self._follow_epochs)
                     tasks.start_soon(self._admit_own_feeds)
                     tasks.start_soon(self.presence.run)
                     await self._closing.wait()
@@ -404,7 +428,6 @@ class Space:
                     if self.state is not State.READY:
                         self._check_rows()
                         self._enter(State.READY)
-                    self._follow_epochs()
             await self.changes.wait()
 
     def _check_rows(self) -> None:
@@ -414,13 +437,19 @@ class Space:
         except StorageError as error:
             _log.error("space %s may be damaged; see dx doctor: %s", self.id, error)
 
-    def _follow_epochs(self) -> None:
+    def _note_roots(self) -> None:
         current = self.root_id
-        if current is None:
-            return
-        self.epochs.note_roots([*self.earlier_root_ids, current])
-        if self.epochs.is_due:
-            self.epochs.follow(may_write=self.role.may_write)
+        if current is not None:
+            self.epochs.note_roots([*self.earlier_root_ids, current])
+
+    async def _follow_epochs(self) -> None:
+        """Follow the present epoch's root whenever there may be something new in earlier ones."""
+        while True:
+            if self.state is State.READY:
+                self._note_roots()
+                while self.epochs.is_due and await self.epochs.follow(may_write=self.role.may_write):
+                    self._note_roots()
+            await self.changes.wait()
 
     def _documents_changed(self, document_ids: tuple[str, ...]) -> None:
         self.epochs.note_changed(document_ids)

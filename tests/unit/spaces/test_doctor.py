@@ -260,7 +260,7 @@ async def test_a_space_whose_epoch_changed_has_no_findings(tmp_path: Path) -> No
         joined = await bob.join(alice, space)
         await until(lambda: bob.data(joined, items[2]) is not None)
         alice.edit(space, items[0], SetDeleted(True))
-        space.create_epoch()
+        await space.create_epoch()
         late = bob.add(joined, title="Salt")
         await until(lambda: alice.data(space, late) is not None and joined.root_id == space.root_id)
         for host in (alice, bob):

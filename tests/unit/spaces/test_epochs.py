@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from dxos.echo import layout
@@ -46,7 +47,7 @@ async def test_a_new_epoch_keeps_the_objects_and_drops_the_history_of_the_root()
             alice.edit(space, name, Put(("name",), f"Groceries {number}"))
         await agreed(space, alice, bob)
         old_root, old_bytes = space.root_id, root_bytes(alice, space)
-        space.create_epoch()
+        await space.create_epoch()
         assert space.root_id != old_root
         assert space.pipeline.state.current_epoch is not None
         assert space.pipeline.state.current_epoch.number == 1
@@ -78,7 +79,7 @@ async def test_a_peer_that_was_away_loses_nothing_that_it_added_edited_or_rename
         assert name is not None
         bob.edit(space, name, Put(("name",), "Groceries and more"))
         alice.edit(space, name, Put(("icon",), "cart"))
-        space.create_epoch()
+        await space.create_epoch()
         eggs = alice.add(space, title="Eggs")
         await following(space, alice, carol)
         bob.mend(alice, carol)
@@ -109,7 +110,7 @@ async def test_deleted_objects_are_given_up_everywhere_and_do_not_come_back() ->
         alice.edit(space, milk, SetDeleted(True))
         await agreed(space, alice, bob)
         assert alice.space(space.id).epochs.sizes().deleted_count == 1
-        space.create_epoch()
+        await space.create_epoch()
         await following(space, alice, bob)
         await anyio.sleep(120)
         for host in (alice, bob):
@@ -130,7 +131,7 @@ async def test_an_edit_of_an_object_that_others_deleted_meanwhile_is_kept_and_it
         bob.sever(alice)
         bob.edit(space, milk, Put(("title",), "Oat milk"))
         alice.edit(space, milk, SetDeleted(True))
-        space.create_epoch()
+        await space.create_epoch()
         assert alice.peer.documents.get(space.id, [milk]) == []
         bob.mend(alice)
         await until(lambda: bool(alice.peer.documents.get(space.id, [milk])))
@@ -142,6 +143,47 @@ async def test_an_edit_of_an_object_that_others_deleted_meanwhile_is_kept_and_it
         assert bob.data(space, milk) is None
 
 
+async def test_what_changes_while_an_epoch_is_being_made_is_in_it() -> None:
+    async with simulated_hosts("alice") as (alice,):
+        space = await alice.create_space(name="Groceries")
+        milk, bread, eggs = [alice.add(space, title=one) for one in ("Milk", "Bread", "Eggs")]
+        for one in (milk, bread):
+            alice.edit(space, one, SetDeleted(True))
+        name = alice.peer.documents.properties_id(space.id)
+        assert name is not None
+        old_root = space.root_id
+        added: list[str] = []
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(space.create_epoch)
+            while True:
+                await anyio.lowlevel.checkpoint()
+                if space.root_id != old_root:
+                    break
+                added.append(alice.add(space, title=f"Cheese {len(added)}"))
+                if len(added) == 3:
+                    alice.edit(space, bread, SetDeleted(False))
+                    alice.edit(space, name, Put(("name",), "Food"))
+        assert len(added) > 3, "the epoch was made in one turn"
+        await following(space, alice)
+        root = alice.peer.documents.load(space.root_id or "")
+        assert layout.links(root).keys() == {bread, eggs, *added}
+        assert alice.data(space, bread) == {"title": "Bread"}
+        assert alice.peer.documents.get(space.id, [milk]) == []
+        assert alice.peer.documents.stored_name(space.id) == "Food"
+
+
+async def test_two_epochs_of_one_host_begun_at_once_follow_each_other() -> None:
+    async with simulated_hosts("alice") as (alice,):
+        space = await alice.create_space()
+        milk = alice.add(space, title="Milk")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(space.create_epoch)
+            tasks.start_soon(space.create_epoch)
+        assert space.pipeline.state.current_epoch is not None
+        assert space.pipeline.state.current_epoch.number == 2
+        assert layout.links(alice.peer.documents.load(space.root_id or "")).keys() == {milk}
+
+
 async def test_two_epochs_begun_at_once_end_in_one_with_everything() -> None:
     async with simulated_hosts("alice", "bob") as (alice, bob):
         space = await alice.create_space(name="Groceries")
@@ -149,8 +191,8 @@ async def test_two_epochs_begun_at_once_end_in_one_with_everything() -> None:
         await agreed(space, alice, bob)
         await until(lambda: theirs.pipeline.can_write)
         alice.sever(bob)
-        space.create_epoch()
-        theirs.create_epoch()
+        await space.create_epoch()
+        await theirs.create_epoch()
         milk, bread = alice.add(space, title="Milk"), bob.add(space, title="Bread")
         alice.mend(bob)
         await following(space, alice, bob)
@@ -167,7 +209,7 @@ async def test_roots_that_no_epoch_needs_are_given_up() -> None:
         space = await alice.create_space(name="Groceries")
         roots = [space.root_id]
         for _ in range(4):
-            space.create_epoch()
+            await space.create_epoch()
             roots.append(space.root_id)
         kept = alice.peer.documents.documents(space.id)
         assert [root in kept for root in roots] == [False, False, True, True, True]
@@ -180,7 +222,7 @@ async def test_a_reader_begins_no_epoch() -> None:
         theirs = await bob.join(alice, space, role=SpaceRole.READER)
         await until(lambda: theirs.pipeline.can_write)
         with pytest.raises(NotAllowedError):
-            theirs.create_epoch()
+            await theirs.create_epoch()
 
 
 async def test_compaction_leaves_one_snapshot_of_each_document_and_a_smaller_file(tmp_path: Path) -> None:
@@ -193,7 +235,7 @@ async def test_compaction_leaves_one_snapshot_of_each_document_and_a_smaller_fil
             alice.edit(space, one, SetDeleted(True))
         database = alice.peer.profile.database
         before_bytes = database.file_bytes
-        space.create_epoch()
+        await space.create_epoch()
         await space.compact()
         sizes = space.epochs.sizes()
         assert sizes.chunks_count == 0
