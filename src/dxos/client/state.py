@@ -301,9 +301,11 @@ class Core:
             owned = True
         same = was_loaded and same_value(row.data, self.data) and row.type == self.type
         self.type = row.type
-        if same and row.deleted == self.deleted and same_value(row.meta, self.meta):
+        before, self.meta = self.meta, row.meta
+        # A row from a document has keys, if none; what was added here, and is told of already, need not have any.
+        if same and row.deleted == self.deleted and same_value({"keys": [], **row.meta}, {"keys": [], **before}):
             return False
-        self.deleted, self.meta = row.deleted, row.meta
+        self.deleted = row.deleted
         if not same:
             self.replace(row.data, owned=owned)
         return True

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, final
 
-from dxos.errors import DxosError, StorageAccessError
+from dxos.errors import ClosedError, DxosError, StorageAccessError
 from dxos.limits import CLIENT_ID_CHARS_MAX, LEADER_BEAT_S, WORKER_CLOSE_S, WORKER_KILL_S_MAX, ZYGOTE_ANSWER_S
 from dxos.version import __version__
 from dxos.worker import election, following, messages
@@ -459,11 +459,14 @@ class _Driver:
             finally:
                 theirs.close()
             # A new one imports the host first; one that is there forks within milliseconds, unless it is frozen.
-            if is_last or not leading.has_zygote_answered or await self._marked(worker_id):
+            is_forked = is_last or not leading.has_zygote_answered or await self._marked(worker_id)
+            if is_forked and leading is self._leading:
                 with self._happening():
                     self._link_worker(leading, ours)
                 return
             ours.close()
+            if leading is not self._leading:
+                return  # A worker that has no leader ends.
 
     async def _marked(self, worker_id: str) -> bool:
         until = self._now() + ZYGOTE_ANSWER_S
@@ -480,6 +483,9 @@ class _Driver:
         leading.has_zygote_answered = connection is not None  # Or will at once, unless it is frozen.
         if connection is None:
             connection = await asyncio.to_thread(spawn_zygote, self._places)
+        if leading is not self._leading:
+            connection.close()
+            raise ClosedError("This process leads no longer.")
         if leading.zygote is not None:
             leading.zygote.close()
 
@@ -796,7 +802,9 @@ def _program() -> str:
 
 
 async def _wait(ended: asyncio.Event, link: Link) -> None:
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(WORKER_CLOSE_S):
-            await ended.wait()
-    link.close()
+    try:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(WORKER_CLOSE_S):
+                await ended.wait()
+    finally:
+        link.close()
