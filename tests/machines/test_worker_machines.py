@@ -1,6 +1,7 @@
 """The machines of `dxos.worker` one by one: their tables, their times, and every message in every state."""
 
 import contextlib
+import itertools
 import random
 from collections.abc import Callable
 from dataclasses import fields
@@ -142,6 +143,27 @@ def test_a_lock_that_nobody_holds_is_tried_and_not_stolen() -> None:
     for step in range(100):
         machine.tick(step * LEADER_BEAT_S, 1, 1)  # The answer takes long.
     assert not take(machine)
+
+
+def test_a_lock_that_its_killed_holder_still_has_is_tried_again_at_once_and_then_less_often() -> None:
+    machine, now, pauses = waiting(), 1.0, []
+    assert machine.next_timer() is None
+    machine.link_ended(now)
+    while True:
+        assert take(machine) == [election.TryLock()]
+        machine.lock_busy(now)
+        at = machine.next_timer()
+        if at is None:
+            break
+        pauses.append(at - now)
+        machine.handle_timer(now)
+        assert not take(machine), "it is not time yet"
+        now = at
+        machine.handle_timer(now)
+    assert pauses[0] < 0.02
+    assert [round(after / before, 6) for before, after in itertools.pairwise(pauses)] == [2.0] * (len(pauses) - 1)
+    machine.tick(now + 2.0, 1, 1)
+    assert take(machine) == [election.TryLock()]
 
 
 def test_the_end_of_the_link_has_the_lock_tried_at_once() -> None:

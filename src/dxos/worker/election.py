@@ -35,6 +35,7 @@ from dxos.limits import (
     LEADER_STEALS_MAX,
     LEADER_TICK_LATE_S,
     LOCK_RETRY_S,
+    LOCK_RETRY_S_MIN,
     STEAL_COOLDOWN_S,
 )
 from dxos.worker.messages import Failure
@@ -137,7 +138,8 @@ class _Sighting:
 class Election:
     """One client; `actions` is what to do, in order, and the driver empties it.
 
-    The driver calls `tick` every LEADER_BEAT_S, and `observe` before each action of a leadership.
+    The driver calls `tick` every LEADER_BEAT_S, `handle_timer` when `next_timer` says, and `observe` before each action
+    of a leadership.
     """
 
     def __init__(self) -> None:
@@ -151,6 +153,7 @@ class Election:
         self._looked = False
         self._busy_at = -math.inf
         self._wake_at = math.inf  # Of TRYING again, in WAITING and PAUSED.
+        self._hurry_s = math.inf  # The pause between tries since our connection to the leader ended.
         self._fruitless = 0  # Generations that began while we had no session.
         self._has_session = False
         self._may_steal = True
@@ -197,7 +200,8 @@ class Election:
         """Another process has the lock; or the attempt failed in a way that will pass."""
         if self.state is not State.CLOSED:
             self._move("busy")
-            self._busy_at, self._wake_at = now, now + LOCK_RETRY_S
+            self._busy_at, self._wake_at = now, now + min(self._hurry_s, LOCK_RETRY_S)
+            self._hurry_s *= 2.0
 
     def renewed(self, leadership_id: int, now: float) -> None:
         """We lead on with a newer id, as the leadership asked for."""
@@ -223,6 +227,18 @@ class Election:
     def link_ended(self, now: float) -> None:
         """Our connection to the coordinator ended: its process may be gone."""
         if self.state is State.WAITING:
+            # Of a process that is killed, the system closes one file after another: the lock may be last.
+            self._hurry_s = LOCK_RETRY_S_MIN
+            self._try("retry", now)
+
+    def next_timer(self) -> float | None:
+        """When `handle_timer` has something to do: the lock is to be tried again before the next `tick`."""
+        return self._wake_at if self.state is State.WAITING and self._hurry_s < LOCK_RETRY_S else None
+
+    def handle_timer(self, now: float) -> None:
+        """Try the lock again."""
+        at = self.next_timer()
+        if at is not None and now >= at:
             self._try("retry", now)
 
     def tick(self, now: float, newest: int, beat: int) -> None:
@@ -252,6 +268,7 @@ class Election:
     def connected(self) -> None:
         """This client has a session."""
         self._has_session = True
+        self._hurry_s = math.inf
         self._calm()
 
     def disconnected(self) -> None:

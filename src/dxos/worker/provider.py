@@ -30,7 +30,6 @@ from dxos.errors import ClosedError, DxosError, UsageError
 from dxos.limits import WORKER_CLOSE_S
 from dxos.services.contract import ConnectionState, NetworkStatus, Services, Subscription
 from dxos.services.remote import RemoteServices
-from dxos.worker.agent import ensure_agent
 from dxos.worker.places import Places, open_places
 from dxos.worker.settings import Settings
 from dxos.worker.thread import Ended, Event, LeaderThread, Port, Trace
@@ -69,6 +68,8 @@ class WorkerServices:
             self._session = None  # What is open is the parent's.
         assert self._session is None, "opened once for each time it is closed"
         if self._agent_idle_s is not None:
+            from dxos.worker.agent import ensure_agent  # Most clients need none, and start faster without.
+
             await ensure_agent(self._path, self._settings, idle_s=self._agent_idle_s)
         session = _Session(open_places(self._path), self._settings, self._trace)
         try:

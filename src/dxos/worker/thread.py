@@ -265,7 +265,7 @@ class _Driver:
     def _schedule(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        times = [self._tick_at, self._following.next_timer()]
+        times = [self._tick_at, self._election.next_timer(), self._following.next_timer()]
         if self._leading is not None:
             times += [self._leading.leadership.next_timer(), self._leading.coordinator.next_timer()]
         wait_s = min(one for one in times if one is not None) - self._now()
@@ -281,6 +281,7 @@ class _Driver:
                 self._election.tick(now, newest_id, beat)
                 self._following.observe(newest_id, now)
                 self._act()
+            self._election.handle_timer(self._now())
             self._following.handle_timer(self._now())
             if self._leading is not None:
                 self._leading.leadership.handle_timer(self._now())
@@ -311,11 +312,11 @@ class _Driver:
     def _elect(self, action: election.Action) -> None:
         match action:
             case election.TryLock():
-                self._locked(self._lock.try_lock())
+                self._lock_by(self._lock.try_lock)
             case election.StealLock(frozen):
                 pid = read_leader(self._places.host).get("pid", "unknown")
                 _log.warning("Process %s leads this profile and is frozen; this one takes over.", pid)
-                self._locked(self._lock.steal(frozen))
+                self._lock_by(lambda: self._lock.steal(frozen))
             case election.Lead(leadership_id):
                 self._begin_to_lead(leadership_id)
             case election.Beat():
@@ -332,9 +333,15 @@ class _Driver:
                 _log.error("%s", failure.message)
                 self._following.persistent_failure(failure)
 
-    def _locked(self, leadership_id: int | None) -> None:
-        if leadership_id is not None and leadership_id <= self._above:
-            leadership_id = self._lock.renew(self._above)
+    def _lock_by(self, lock: Callable[[], int | None]) -> None:
+        try:
+            leadership_id = lock()
+            if leadership_id is not None and leadership_id <= self._above:
+                leadership_id = self._lock.renew(self._above)
+        except DxosError as error:
+            # Whoever opens is told; whoever is open goes on as it was, and tries again.
+            self._following.persistent_failure(Failure.of(error))
+            leadership_id = None
         if leadership_id is None:
             self._election.lock_busy(self._now())
         else:
