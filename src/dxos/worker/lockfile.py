@@ -13,6 +13,7 @@ Invariants:
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -30,6 +31,7 @@ from dxos.store.files import FILE_MODE, map_os_error, sync_directory
 _LEADER: Final = re.compile(r"leader\.([1-9][0-9]{0,17})")
 _FLAGS: Final = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
 _CONTENT_BYTES_MAX: Final = 4_096
+_PID_CHARS: Final = 20
 
 
 @final
@@ -90,6 +92,7 @@ class LeaderLock:
                 if won is not None:
                     return won or None
         except OSError as error:
+            self.release()
             raise map_os_error(error, "lock the profile's leadership") from error
 
     def steal(self, frozen: int) -> int | None:
@@ -170,7 +173,13 @@ class LeaderLock:
     def _lead(self, number: int, descriptor: int) -> None:
         self._descriptor, self._id = descriptor, number
         content = {"pid": os.getpid(), "version": self._version, "since": round(time.time(), 3)}
-        os.write(descriptor, json.dumps(content).encode())
+        # That it has a length says that somebody led; this takes no room, so a full disk does not keep anybody from it.
+        os.ftruncate(descriptor, 1)
+        try:
+            os.pwrite(descriptor, json.dumps(content).encode(), 0)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
         # An id that a loss of power takes back would be given again, and the storage refuses what it has seen.
         sync_directory(self._folder)
         for name in os.listdir(self._folder):
@@ -216,19 +225,23 @@ class AliveMark:
 
     def __init__(self, path: Path) -> None:
         self.path: Final = path
+        self.descriptor = -1
         try:
             while True:
                 self.descriptor = os.open(path, _FLAGS | os.O_CREAT | os.O_EXCL, FILE_MODE)
                 fcntl.flock(self.descriptor, fcntl.LOCK_EX)  # Nobody holds it for longer than a look takes.
                 if os.fstat(self.descriptor).st_nlink:
                     break
-                os.close(self.descriptor)  # A sweep took it for one that had ended, before it was locked.
+                self.close()  # A sweep took it for one that had ended, before it was locked.
+            os.pwrite(self.descriptor, b" " * _PID_CHARS, 0)  # A full disk shows before there is a process to name.
         except OSError as error:
+            if self.descriptor >= 0:
+                self.remove()
             raise map_os_error(error, "mark a worker") from error
 
     def write(self, pid: int) -> None:
         """Say whose life it is."""
-        os.pwrite(self.descriptor, str(pid).encode(), 0)
+        os.pwrite(self.descriptor, str(pid).encode().ljust(_PID_CHARS), 0)
 
     def close(self) -> None:
         """Let go of this process's share; the lock stays as long as another process has one."""
@@ -258,7 +271,7 @@ def alive_pid(path: Path) -> int:
     if not is_locked(path):
         return 0
     try:
-        return int(path.read_bytes()[:20] or b"0")
+        return int(path.read_bytes()[:_PID_CHARS] or b"0")
     except (OSError, ValueError):
         return 0
 
