@@ -15,6 +15,7 @@ from dxos.limits import SLICE_S
 
 T = TypeVar("T")
 SLICE: Final = ContextVar("dxos_slice_s", default=SLICE_S)  # Seconds; of this task, and of those that it starts.
+_TURNS: Final = 3  # Of an event loop, until what became due in the first one has had its own.
 _log = logging.getLogger(__name__)
 
 
@@ -129,6 +130,16 @@ class Changes:
                 await self.wait()
         if scope.cancelled_caught:
             raise DeadlineError(f"Timed out waiting for {what or 'a change'}", timeout_s=timeout_s or 0.0)
+
+
+async def give_way() -> None:
+    """Let everything else have its turn before one long call, also what became due only just now.
+
+    A timer that runs out during this turn joins the queue behind this task, and with asyncio it joins it again for the
+    task that it wakes; so after a single checkpoint both would wait for the long call as well.
+    """
+    for _ in range(_TURNS):
+        await anyio.lowlevel.checkpoint()
 
 
 @final

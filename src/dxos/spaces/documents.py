@@ -115,7 +115,6 @@ class _SpaceDocuments:
 
     key: PublicKey
     root_id: str | None = None  # Of the current epoch's root document.
-    links: dict[str, str] | None = None  # Object id to document id, read from the root when first needed.
     properties_id: str | None = None  # The object inside the root that names the space.
     documents_count: int | None = None  # Roughly; counted when a peer first sends a new one.
     contested: dict[str, None] = field(default_factory=dict)  # Documents that lost an object to another, for now.
@@ -171,7 +170,7 @@ class Documents:
         """Say which document is the space's root, as its current epoch does."""
         known = self._space(space)
         if known.root_id != root_id:
-            known.root_id, known.links, known.properties_id = root_id, None, None
+            known.root_id, known.properties_id = root_id, None
             if known.contested and self._documents.heads(root_id) is not None:
                 with self._database.transaction():
                     settled = self._settle_contested(space, known)
@@ -439,7 +438,6 @@ class Documents:
         except BaseException as error:
             for document in touched:
                 self._cache.pop(document, None)
-            known.links = None
             if isinstance(error, LimitError):  # No peer's fault here.
                 raise InvalidValueError(str(error), **error.detail) from error
             raise
@@ -534,8 +532,6 @@ class Documents:
             root = documents[known.root_id] = self._load(known.root_id)
             touched[known.root_id] = root.heads
         layout.add_links(root, links)
-        if known.links is not None:
-            known.links.update(links)
 
     def _persist_new(self, space: str, new: list[str], documents: dict[str, Document]) -> list[StoredObject]:
         """Write documents that were just made here, each with an object that no other document has."""
@@ -594,24 +590,25 @@ class Documents:
         place = self._objects.places(space, [object_id]).get(object_id)
         if place is None or place == document_id or document_id == known.root_id:
             return True
-        if self._links(known).get(object_id) == document_id:
+        if self._linked(known, object_id) == document_id:
             return True
         if len(known.contested) < DOCUMENTS_CONTESTED_MAX:
             known.contested[document_id] = None
         return False
 
-    def _links(self, known: _SpaceDocuments) -> dict[str, str]:
-        """What the root links to; nothing while it is not here, or damaged."""
-        if known.links is None:
-            root_id = known.root_id
-            if root_id is None or self._documents.heads(root_id) is None:
-                return {}
-            try:
-                known.links = layout.links(self._load(root_id))
-            except CorruptionError as error:
-                self.quarantine(root_id, str(error))
-                return {}
-        return known.links
+    def _linked(self, known: _SpaceDocuments, object_id: str) -> str | None:
+        """The document that the root links an object to; None also while the root is not here, or damaged."""
+        root_id = known.root_id
+        if root_id is None or self._documents.heads(root_id) is None:
+            return None
+        try:
+            url = self._load(root_id).to_python(("links", object_id))
+        except CorruptionError as error:
+            self.quarantine(root_id, str(error))
+            return None
+        except DecodeError:
+            return None  # A peer has put something else in the place of the links.
+        return layout.valid_links({object_id: url}).get(object_id)
 
     def _settle_contested(self, space: str, known: _SpaceDocuments) -> list[str]:
         """Give objects to the documents that a new root links to; the ids of those that changed hands."""
@@ -649,7 +646,6 @@ class Documents:
             CorruptionError: It is damaged.
             StorageError: Nothing was written.
         """
-        known = self._space(space)
         document = self._load(document_id)
         before = document.heads
         try:
@@ -660,8 +656,6 @@ class Documents:
             self.discard(document_id)
             raise
         if document.heads != before:
-            if document_id == known.root_id:
-                known.links = None
             self._remember(document_id, document, space)
             self._emit(space, tuple(stored))
             self.changed.emit((document_id,))
@@ -749,13 +743,11 @@ class Documents:
                 if document_id != known.root_id:
                     self._note_received(document_id, document, before)
                 if document_id == known.root_id:
-                    known.links = None
                     self._remember(document_id, document, space_id)
                     if known.contested:
                         settled = self._settle_contested(space_id, known)
         except BaseException:
             self.discard(document_id)
-            known.links = None
             raise
         self._remember(document_id, document, space_id)
         if stored:

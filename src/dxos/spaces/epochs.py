@@ -18,9 +18,8 @@ from functools import partial
 from typing import Final, final
 
 import anyio
-import anyio.lowlevel
 
-from dxos.aio import Pace
+from dxos.aio import Pace, give_way
 from dxos.echo import edit, epoch, layout
 from dxos.echo.document import Document
 from dxos.echo.mutation import SetDeleted
@@ -94,11 +93,11 @@ class Epochs:
             CorruptionError: The present root is damaged.
         """
         deleted = self._deleted()
-        await anyio.lowlevel.checkpoint()  # Each of these steps takes a while if there are many objects.
+        await give_way()  # Each of these steps takes a while if there are many objects.
         self._documents.load(root_id)
-        await anyio.lowlevel.checkpoint()
+        await give_way()
         content = epoch.read_root(self._documents.load(root_id), root_id)
-        await anyio.lowlevel.checkpoint()
+        await give_way()
         links: dict[str, str] = {}
         rest, pace = iter(content.link_urls.items()), Pace()
         while some := dict(itertools.islice(rest, _LINKS_AT_ONCE)):
@@ -106,9 +105,9 @@ class Epochs:
             if pace.is_due:
                 await pace.rest()
         left_out = {one: links.pop(one) for one in deleted & links.keys()}
-        await anyio.lowlevel.checkpoint()
+        await give_way()
         made = epoch.next_root(self._key, content, links)
-        await anyio.lowlevel.checkpoint()
+        await give_way()
         return NewRoot(self._documents.new_id(), made, left_out)
 
     def keep(self, made: NewRoot) -> None:
@@ -165,7 +164,7 @@ class Epochs:
         for one in (earlier_id, root_id):
             if not self._documents.is_loaded(one):
                 self._documents.load(one)
-                await anyio.lowlevel.checkpoint()
+                await give_way()
         if may_write:
             take_over = partial(
                 epoch.take_over,
@@ -175,10 +174,10 @@ class Epochs:
                 was_given_up=self._documents.reclaimed(earlier_id) is not None,
             )
             self._documents.change(self._space, root_id, take_over)
-            await anyio.lowlevel.checkpoint()
+            await give_way()
         gone = epoch.left_out(self._documents.load(root_id), self._documents.load(earlier_id), earlier_id)
         if gone:
-            await anyio.lowlevel.checkpoint()
+            await give_way()
             await self._leave_out(gone, may_write=may_write)
 
     def _is_gone(self, object_id: str, document_id: str) -> bool:
@@ -202,7 +201,7 @@ class Epochs:
                     delete = partial(edit.apply, object_id=object_id, mutations=[SetDeleted(True)])
                     self._documents.change(self._space, document_id, delete)
             self._documents.reclaim([one for one in dict.fromkeys(some.values()) if one in deleted])
-            await anyio.lowlevel.checkpoint()
+            await give_way()
 
     def sizes(self) -> SpaceSizes:
         """What the documents of the space take."""
