@@ -80,16 +80,16 @@ class Program:
         return lines
 
 
-def written(folder: Path, code: str, port: int) -> Path:
-    """The file of a program that uses the test's signalling server."""
-    assert PORT in code, "the program names the usual signalling server"
+def written(folder: Path, code: str, port: int | None) -> Path:
+    """The file of a program that uses the test's signalling server, or none."""
+    assert (PORT in code) is (port is not None), "the program names the usual signalling server"
     path = folder / f"program{len(list(folder.glob('program*.py')))}.py"
     path.write_text(code.replace(PORT, str(port)), encoding="utf-8")
     return path
 
 
 @asynccontextmanager
-async def running(folder: Path, code: str, port: int, *arguments: str) -> AsyncIterator[Program]:
+async def running(folder: Path, code: str, port: int | None = None, *arguments: str) -> AsyncIterator[Program]:
     sources = os.pathsep.join((str(Path(dxos.__file__).parents[1]), os.environ.get("PYTHONPATH", "")))
     environment = {**os.environ, "PYTHONPATH": sources, "PYTHONUNBUFFERED": "1"}
     process = await anyio.open_process(
@@ -139,6 +139,18 @@ async def test_the_task_tracker_of_the_tutorial_runs_as_two_people(tmp_path: Pat
     assert undone.endswith("title: 'Burn the books' → 'Pack the books'")
     assert burnt.endswith("title: 'Pack the books' → 'Burn the books'")
     assert noted.endswith("Sixty boxes. Heavy ones at the bottom.'")
+
+
+async def test_two_programs_and_a_notebook_of_the_tutorial_share_a_profile(tmp_path: Path) -> None:
+    code = programs(TUTORIAL)
+    async with running(tmp_path, code["board.py"]) as board:
+        assert await board.line() == "to do: "
+        async with running(tmp_path, code["todo.py"], None, "Milk", "Bread") as todo:
+            assert await todo.lines_until_end() == []
+        assert await board.line() == "to do: Bread, Milk"
+        async with running(tmp_path, code["notebook.py"]) as notebook:
+            assert await notebook.lines_until_end() == []
+        assert await board.line() == "to do: Bread"
 
 
 async def test_the_examples_of_the_reference_run_in_order() -> None:

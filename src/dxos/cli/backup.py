@@ -66,8 +66,9 @@ async def restore(
         raise InvalidValueError(f"There is no file {file.name}.")
     client = Client(session.config(), services=session.surroundings.services)
     passphrase = await _passphrase(session, passphrase_file, twice=False)
-    with _telling(session, "Restoring") as tell:
-        await client.restore(file.absolute(), passphrase, progress=tell)
+    async with session.alone(session.folder()):
+        with _telling(session, "Restoring") as tell:
+            await client.restore(file.absolute(), passphrase, progress=tell)
     async with session.client() as client:
         identity = require_identity(client)
         document = {
