@@ -84,6 +84,8 @@ def test_a_command_leaves_an_agent_and_the_next_one_finds_its_worker(terminal: T
     first = served(them)
     assert os.getsid(agent["pid"]) != os.getsid(0), "it outlives the terminal"
     assert terminal.dx("identity", "show")["did"] == did
+    terminal.dx("identity", "show", "--signal", "ws://127.0.0.1:9/elsewhere")
+    assert "other signalling servers" in terminal.said
     again = served(them)
     assert (again.agent.pid, again.worker.pid) == (agent["pid"], first.worker.pid)
     assert terminal.dx("agent", "start")["pid"] == agent["pid"], "there is one"

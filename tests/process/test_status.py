@@ -1,10 +1,13 @@
 """`dx status`, as processes that share a profile come, freeze, are killed and leave."""
 
+import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +17,12 @@ import pytest
 from worker_people import SOURCE, People, people, until
 
 from dxos.store.profile import Profile
+from dxos.worker import messages
+from dxos.worker.coordinator import Answer, Coordinator, Send
+from dxos.worker.links import Deframer, frame
+from dxos.worker.lockfile import LeaderLock
+from dxos.worker.messages import PROTOCOL
+from dxos.worker.places import listen, open_places
 from dxos.worker.status import ProfileStatus, Sharing, read_status
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
@@ -34,9 +43,9 @@ def look(them: People) -> ProfileStatus:
     return found
 
 
-def dx_status(them: People, *options: str) -> Any:
-    done = subprocess.run(
-        [sys.executable, "-m", "dxos.cli", "status", *options],
+def dx(them: People, *words: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "dxos.cli", *words],
         env={
             **os.environ,
             "PYTHONPATH": str(SOURCE),
@@ -46,8 +55,13 @@ def dx_status(them: People, *options: str) -> Any:
         capture_output=True,
         text=True,
         timeout=20,
-        check=True,
+        check=False,
     )
+
+
+def dx_status(them: People, *options: str) -> Any:
+    done = dx(them, "status", *options)
+    assert done.returncode == 0, done.stderr
     return json.loads(done.stdout) if "--json" in options else done.stdout
 
 
@@ -96,3 +110,60 @@ def test_it_names_the_process_that_has_the_profile_for_itself(them: People) -> N
         found = look(them)
         assert (found.sharing, found.holder_pid) == (Sharing.LOCAL, os.getpid())
         assert f"Process {os.getpid()} has this profile for itself." in dx_status(them)
+
+
+@contextlib.contextmanager
+def leader_of_another_version(them: People) -> Iterator[None]:
+    """A leader whose protocol is newer than ours."""
+    places = open_places(them.profile)
+    lock, listener = LeaderLock(places.host, "9.9.9"), listen(places.coordinator)
+    assert lock.try_lock() == 1
+    machine = Coordinator(1, pid=os.getpid(), version="9.9.9", protocol=PROTOCOL + 1)
+    over = threading.Event()
+
+    def serve(number: int, connection: socket.socket) -> None:
+        deframer = Deframer()
+        machine.linked(number, 0.0)
+        while data := connection.recv(4_096):
+            for content, _ in deframer.receive(data, []):
+                machine.receive(number, messages.decode(content), 0.0)
+                while machine.actions:
+                    match machine.actions.popleft():
+                        case Send(_, message):
+                            connection.sendall(frame(messages.encode(message)))
+                        case Answer(link):
+                            machine.answer(link, None)
+
+    def lead() -> None:
+        number = 0
+        listener.settimeout(0.1)
+        while not over.is_set():
+            lock.beat()
+            with contextlib.suppress(TimeoutError):
+                number += 1
+                with listener.accept()[0] as connection:
+                    connection.settimeout(0.3)
+                    serve(number, connection)
+
+    thread = threading.Thread(target=lead)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        listener.close()
+        places.coordinator.unlink()
+        lock.release()
+
+
+def test_a_command_says_that_another_version_leads(them: People) -> None:
+    with leader_of_another_version(them):
+        refused = dx(them, "identity", "show")
+        seen = look(them)
+    assert refused.returncode == 1
+    assert refused.stderr.startswith(
+        f"Process {os.getpid()} has this profile open with a newer version of dxos (9.9.9;"
+    )
+    assert seen.leader is not None
+    assert (seen.leader.version, seen.leader.protocol) == ("9.9.9", PROTOCOL + 1)
