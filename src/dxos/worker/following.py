@@ -109,7 +109,7 @@ class Send:
 @final
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """The descriptor of this port is the session; call `port_ended` with its attempt when it ends."""
+    """This port is the session; call `port_ended` with its attempt when it ends."""
 
     port: ProvidePort
 
@@ -117,7 +117,7 @@ class Connected:
 @final
 @dataclass(frozen=True, slots=True)
 class Discard:
-    """Close the descriptor of this port."""
+    """Close this port."""
 
     port: ProvidePort
 
@@ -180,7 +180,7 @@ class Following:
         self._poll_at: float | None = None
         self._attempt_until = math.inf
         self._attempt_s = PORT_TIMEOUT_S
-        self._timeouts_count = 0
+        self._timeouts_count = self._port_failures_count = 0
         self._link_failures_count = 0
         self._hand_overs_count = 0
         self._error = ""
@@ -194,6 +194,7 @@ class Following:
             "worker_connect_phase": f"{self.state.value}, {self.link_state.value}",
             "worker_connect_failures": self._link_failures_count,
             "worker_port_timeouts": self._timeouts_count,
+            "worker_port_failures": self._port_failures_count,
         }
         if self._error:
             found["worker_coordinator_error"] = self._error
@@ -279,6 +280,13 @@ class Following:
         self._move("ended")
         self._renew_attempt()
         self._ask(now)
+
+    def port_failed(self, attempt: int, now: float) -> None:
+        """The port that was provided cannot be reached; another one is asked for in a moment."""
+        if self.state is State.SEEKING and attempt == self.attempt:
+            self._port_failures_count += 1
+            self._renew_attempt()
+            self._poll_at = now + PORT_POLL_S
 
     def persistent_failure(self, failure: Failure) -> None:
         """The election of this process has given up hope; before the first session that is an answer."""

@@ -387,6 +387,9 @@ class Leadership:
             worker_id=worker.worker_id,
             liveness_key=self._liveness_key,
             version=worker.version,
+            port=session.port,
+            token=session.token,
+            answer=session.answer,
         )
         self.actions.append(ToClients(port))
 

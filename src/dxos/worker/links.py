@@ -17,6 +17,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Final, final
 
+from anyio.abc import SocketStream, UNIXSocketStream
+
 from dxos.errors import BrokenError, DxosError, LimitError, ProtocolError
 from dxos.limits import LINK_BUFFER_BYTES_MAX, LINK_DESCRIPTORS_MAX, LINK_MESSAGE_BYTES_MAX
 
@@ -208,6 +210,13 @@ class Link:
             self.closed = True
             self._loop.remove_reader(self._socket)
             self._loop.remove_writer(self._socket)
+
+
+async def stream_of(connection: socket.socket) -> SocketStream:
+    """A port as a stream of the event loop that runs, whichever it is; its socket belongs to the stream."""
+    # A kind of stream for each kind of socket, and each looks at what it is given.
+    kind = SocketStream if connection.family == socket.AF_INET else UNIXSocketStream
+    return await kind.from_socket(connection)
 
 
 def receive_some(connection: socket.socket) -> tuple[bytes, list[int]]:

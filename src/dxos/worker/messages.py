@@ -6,8 +6,8 @@
     worker ⇄ leader        Listening → Init → Ready | InitFailed;  Ping ⇄ Pong
                            StartSession → Session | SessionFailed;  Terminate
 
-`ProvidePort` and `Session` travel with one descriptor, the port. A message is a JSON object with its `type`: there are
-few of them, and a trace can be read.
+`ProvidePort` and `Session` travel with one descriptor, the port, or where none can be handed over with a ticket; see
+`loopback`. A message is a JSON object with its `type`: there are few of them, and a trace can be read.
 """
 
 import json
@@ -115,7 +115,7 @@ class RequestPort:
 @final
 @dataclass(frozen=True, slots=True)
 class ProvidePort:
-    """A session for that client; with the descriptor of its port."""
+    """A session for that client; with the descriptor of its port, or a ticket."""
 
     client_id: str
     attempt: int
@@ -123,6 +123,9 @@ class ProvidePort:
     worker_id: str
     liveness_key: str  # The name of the file that the worker keeps locked as long as it lives.
     version: str  # The worker's.
+    port: int = 0  # At the loopback address; 0: a descriptor comes with this.
+    token: str = field(default="", repr=False)  # In hexadecimal digits; admits once.
+    answer: str = field(default="", repr=False)  # By which the worker is known.
 
 
 @final
@@ -243,10 +246,13 @@ class StartSession:
 @final
 @dataclass(frozen=True, slots=True)
 class Session:
-    """That client is served; with the descriptor of its port."""
+    """That client is served; with the descriptor of its port, or a ticket."""
 
     client_id: str
     attempt: int
+    port: int = 0
+    token: str = field(default="", repr=False)
+    answer: str = field(default="", repr=False)
 
 
 @final

@@ -19,7 +19,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, final
 
 import anyio
@@ -35,8 +35,10 @@ from dxos.services.server import serve
 from dxos.version import __version__
 from dxos.worker import messages, sessions
 from dxos.worker.leaders import Leaders
+from dxos.worker.links import stream_of
 from dxos.worker.lockfile import AliveMark, alive_pid, kill_alive, sweep
 from dxos.worker.logs import logging_to
+from dxos.worker.loopback import Door, Ticket, is_loopback_chosen
 from dxos.worker.messages import Failure
 from dxos.worker.places import Places, check_peer, connect, listen
 from dxos.worker.sessions import Sessions
@@ -77,7 +79,8 @@ def run_worker(places: Places, worker_id: str, mark: AliveMark, connection: sock
 @dataclass(slots=True)
 class _Session:
     task: asyncio.Task[None]
-    port: int  # The client's end, until it is handed over; then -1.
+    port: int = -1  # The client's end, until it is handed over; then -1.
+    ticket: Ticket | None = None  # In place of it, likewise.
 
 
 @final
@@ -112,6 +115,7 @@ class _Worker:
         self._listener.setblocking(False)
         inode = self._places.worker.lstat().st_ino
         self._loop.add_reader(self._listener, self._accept)
+        self._door = Door() if is_loopback_chosen() else None
         try:
             with self._happening():
                 self._link(self._first)
@@ -128,6 +132,8 @@ class _Worker:
         finally:
             self._loop.remove_reader(self._listener)
             self._listener.close()
+            if self._door is not None:
+                self._door.close()
             self._tidy(inode)
             self._leaders.stop()
         if self._failure is not None:
@@ -187,9 +193,7 @@ class _Worker:
             case sessions.Promote(leadership_id):
                 self._promote(leadership_id)
             case sessions.OpenSession(client_id, attempt):
-                ours, theirs = socket.socketpair()
-                task = self._loop.create_task(self._serve(client_id, attempt, ours))
-                self._sessions[client_id, attempt] = _Session(task, theirs.detach())
+                self._sessions[client_id, attempt] = self._open_session(client_id, attempt)
                 self._machine.session_opened(client_id, attempt)
             case sessions.CloseSession(client_id, attempt):
                 session = self._sessions.get((client_id, attempt))
@@ -203,9 +207,15 @@ class _Worker:
         descriptor: int | None = None
         if isinstance(message, messages.Session):
             session = self._sessions.get((message.client_id, message.attempt))
-            if session is None or session.port < 0:
+            if session is None:
                 return
-            descriptor, session.port = session.port, -1
+            if session.ticket is not None:
+                port, token, answer = session.ticket.port, session.ticket.token.hex(), session.ticket.answer.hex()
+                message, session.ticket = replace(message, port=port, token=token, answer=answer), None
+            elif session.port >= 0:
+                descriptor, session.port = session.port, -1
+            else:
+                return
         self._leaders.send(number, message, descriptor)
 
     def _broken(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -330,13 +340,32 @@ class _Worker:
 
     # --- Sessions -----------------------------------------------------------------------------------------------------
 
+    def _open_session(self, client_id: str, attempt: int) -> _Session:
+        if self._door is not None:
+            ticket = self._door.offer()
+            return _Session(self._loop.create_task(self._admit(client_id, attempt, ticket, self._door)), ticket=ticket)
+        ours, theirs = socket.socketpair()
+        return _Session(self._loop.create_task(self._serve(client_id, attempt, ours)), port=theirs.detach())
+
+    async def _admit(self, client_id: str, attempt: int, ticket: Ticket, door: Door) -> None:
+        """Wait for the client, then serve it."""
+        connection = None
+        try:
+            connection = await door.wait(ticket)
+        finally:
+            if connection is None:
+                del self._sessions[client_id, attempt]
+                with self._happening():
+                    self._machine.session_ended(client_id, attempt)
+        if connection is not None:
+            await self._serve(client_id, attempt, connection)
+
     async def _serve(self, client_id: str, attempt: int, connection: socket.socket) -> None:
         assert self._services is not None, "sessions are opened while the host is open"
         connection.setblocking(False)
         kept = connection.dup()  # Whose closing says more than that this session is over.
         try:
-            stream = await UNIXSocketStream.from_socket(connection)
-            await serve(self._services, stream, client_id=client_id)
+            await serve(self._services, await stream_of(connection), client_id=client_id)
         finally:
             connection.close()
             session = self._sessions.pop((client_id, attempt))

@@ -24,12 +24,13 @@ from types import TracebackType
 from typing import Any, Final, final
 
 import anyio
-from anyio.abc import ByteStream, UNIXSocketStream
+from anyio.abc import ByteStream, SocketStream
 
 from dxos.errors import ClosedError, DxosError, UsageError
 from dxos.limits import WORKER_CLOSE_S
 from dxos.services.contract import ConnectionState, NetworkStatus, Services, Subscription
 from dxos.services.remote import RemoteServices
+from dxos.worker.links import stream_of
 from dxos.worker.places import Places, open_places
 from dxos.worker.settings import Settings
 from dxos.worker.thread import Ended, Event, LeaderThread, Port, Trace
@@ -185,7 +186,7 @@ class _Session:
     async def _take(self, port: Port) -> PortStream:
         connection = socket.socket(fileno=port.descriptor)
         connection.setblocking(False)
-        stream = self._stream = PortStream(await UNIXSocketStream.from_socket(connection), connection, port.attempt)
+        stream = self._stream = PortStream(await stream_of(connection), connection, port.attempt)
         self._was_connected = True
         return stream
 
@@ -253,7 +254,7 @@ class Handover:
 class PortStream(ByteStream):
     """A session's port: bytes to and from the worker. `aclose` only says that nothing more is sent; then `close`."""
 
-    def __init__(self, stream: UNIXSocketStream, connection: socket.socket, attempt: int) -> None:
+    def __init__(self, stream: SocketStream, connection: socket.socket, attempt: int) -> None:
         self.attempt: Final = attempt
         self._stream, self._socket = stream, connection
         self._process_id = os.getpid()

@@ -67,7 +67,7 @@ TRANSITIONS = {
 @final
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send this to a leader; a `Session` with the other end of the session's port, which is closed here afterwards."""
+    """Send this to a leader; a `Session` with its port, whose descriptor is closed here afterwards, or its ticket."""
 
     link: int
     message: Message

@@ -490,9 +490,6 @@ class _Driver:
         leading.has_zygote_answered = connection is not None  # Or will at once, unless it is frozen.
         if connection is None:
             connection = await asyncio.to_thread(spawn_zygote, self._places)
-        if leading is not self._leading:
-            connection.close()
-            raise ClosedError("This process leads no longer.")
         if leading.zygote is not None:
             leading.zygote.close()
 
@@ -511,6 +508,9 @@ class _Driver:
 
         link = leading.zygote = Link(connection, received, ended)
         link.send(json.dumps({"leader": leading.leadership.leadership_id, "version": __version__}).encode())
+        if leading is not self._leading:
+            leading.dismiss_zygote()
+            raise ClosedError("This process leads no longer.")
         return link
 
     def _keep_zygote(self, leading: _Leading) -> None:
@@ -577,14 +577,16 @@ class _Driver:
         from dxos.worker import coordinator
 
         match action:
+            case coordinator.Send(number, messages.ProvidePort(port=0) as message):
+                link = leading.links.get(number)
+                descriptor = self._ports.get((message.client_id, message.attempt))
+                if link is not None and descriptor is not None:
+                    link.send(messages.encode(message), descriptor)
+                self._close_port(message.client_id, message.attempt)
             case coordinator.Send(number, message):
                 link = leading.links.get(number)
-                port = isinstance(message, messages.ProvidePort)
-                descriptor = self._ports.get((message.client_id, message.attempt)) if port else None  # type: ignore[union-attr]
-                if link is not None and (descriptor is not None or not port):
-                    link.send(messages.encode(message), descriptor)
-                if port:
-                    self._close_port(message.client_id, message.attempt)  # type: ignore[union-attr]
+                if link is not None:
+                    link.send(messages.encode(message))
             case coordinator.CloseLink(number):
                 link = leading.links.pop(number, None)
                 if link is not None:
@@ -662,6 +664,8 @@ class _Driver:
             self._trace("coordinator", "client", message)
             if isinstance(message, messages.ProvidePort):
                 if descriptor is None:
+                    if message.port:
+                        self._start(self._enter(message))
                     return
                 self._keep_port(message.client_id, message.attempt, descriptor)
                 descriptor = None
@@ -676,6 +680,21 @@ class _Driver:
         finally:
             if descriptor is not None:
                 os.close(descriptor)
+
+    async def _enter(self, ticket: messages.ProvidePort) -> None:
+        """Make the port for which there is a ticket."""
+        from dxos.worker.loopback import enter
+
+        try:
+            connection = await enter(ticket.port, ticket.token, ticket.answer)
+        except DxosError as error:
+            _log.warning("%s", error)
+            with self._happening():
+                self._following.port_failed(ticket.attempt, self._now())
+            return
+        with self._happening():
+            self._keep_port(ticket.client_id, ticket.attempt, connection.detach())
+            self._following.receive(ticket, self._now())
 
     # --- Descriptors and tasks ----------------------------------------------------------------------------------------
 
@@ -764,12 +783,16 @@ class _Leading:
             found = self._places.coordinator.lstat()
             if (found.st_dev, found.st_ino) == self._identity:
                 self._places.coordinator.unlink()
-        if self.zygote is not None:
-            self.zygote.send(b'{"bye": true}')
-            self.zygote.close_soon()
+        self.dismiss_zygote()
         for link in self.links.values():
             link.close_soon()
         self._places.tidy()
+
+    def dismiss_zygote(self) -> None:
+        """This leader needs none any more."""
+        if self.zygote is not None:
+            self.zygote.send(b'{"bye": true}')
+            self.zygote.close_soon()
 
     def _open_listener(self) -> None:
         self._listener = listen(self._places.coordinator)
