@@ -7,10 +7,12 @@ result or its error; the first line says how long it took to open. The end of th
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.abc
 
 from dxos import Client, DxosError
 from dxos.worker.provider import WorkerServices
@@ -21,8 +23,8 @@ WAIT_S = 30.0
 class Peer:
     """What can be asked; the space is the first one."""
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    def __init__(self, client: Client, tasks: anyio.abc.TaskGroup) -> None:
+        self._client, self._tasks = client, tasks
         self._count = 0
         self._changed = anyio.Event()
         self._updates: list[list[int]] = []
@@ -90,12 +92,12 @@ class Peer:
         return sorted(sys.modules)
 
 
-async def main(path: str) -> None:
+async def main(path: str, make: Callable[[Client, anyio.abc.TaskGroup], Peer] = Peer) -> None:
     """Answer until the input ends."""
     begin = time.perf_counter()
     settings = {"runtime": {"client": {"storage": {"persistent": True, "dataRoot": str(Path(path))}}}}
-    async with Client(settings) as client:
-        peer = Peer(client)
+    async with Client(settings) as client, anyio.create_task_group() as tasks:
+        peer = make(client, tasks)
         say(time.perf_counter() - begin)
         async for line in anyio.wrap_file(sys.stdin):
             command = json.loads(line)
@@ -105,6 +107,7 @@ async def main(path: str) -> None:
                 say(found if do == "modules" else await found)
             except (DxosError, AssertionError, TimeoutError) as error:
                 print(json.dumps({"error": type(error).__name__, "message": str(error)}), flush=True)
+        tasks.cancel_scope.cancel()
 
 
 def say(result: Any) -> None:

@@ -20,11 +20,11 @@ WAIT_S = 40.0
 
 
 class Person:
-    """A client in a process of its own; see `worker_peer.py` for what can be asked of it."""
+    """A client in a process of its own; see the script, as `worker_peer.py`, for what can be asked of it."""
 
-    def __init__(self, profile: Path, backend: str = "asyncio") -> None:
+    def __init__(self, profile: Path, backend: str = "asyncio", script: str = "worker_peer.py") -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-W", "default", str(Path(__file__).parent / "worker_peer.py"), str(profile), backend],
+            [sys.executable, "-W", "default", str(Path(__file__).parent / script), str(profile), backend],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -73,10 +73,14 @@ class Person:
         if number == signal.SIGKILL:
             self._process.wait(WAIT_S)
 
-    def stop(self) -> str:
-        """End it in order; what it wrote on stderr, which should be nothing."""
+    def leave(self) -> None:
+        """Have it end in order, and do not wait for that."""
         assert self._process.stdin is not None
         self._process.stdin.close()
+
+    def stop(self) -> str:
+        """End it in order; what it wrote on stderr, which should be nothing."""
+        self.leave()
         code = self._process.wait(WAIT_S)
         said = self.said()
         assert code == 0, said
@@ -100,14 +104,14 @@ class Person:
 class People:
     """Those who share one profile."""
 
-    def __init__(self, profile: Path) -> None:
-        self.profile = profile
+    def __init__(self, profile: Path, script: str = "worker_peer.py") -> None:
+        self.profile, self._script = profile, script
         self.host = profile / "host"
         self._all: list[Person] = []
 
     def start(self, backend: str = "asyncio") -> Person:
         """Start another one; `ready` waits for it."""
-        person = Person(self.profile, backend)
+        person = Person(self.profile, backend, self._script)
         self._all.append(person)
         return person
 
@@ -169,9 +173,9 @@ def until(condition: Callable[[], Any], timeout_s: float = WAIT_S) -> Any:
 
 
 @contextlib.contextmanager
-def people(profile: Path) -> Iterator[People]:
+def people(profile: Path, script: str = "worker_peer.py") -> Iterator[People]:
     """Those who share a profile; in the end no process and no file of theirs is left."""
-    them = People(profile)
+    them = People(profile, script)
     try:
         yield them
     finally:
