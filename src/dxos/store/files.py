@@ -12,6 +12,7 @@ from dxos.errors import CorruptionError, StorageAccessError, StorageError, Stora
 
 DIRECTORY_MODE: Final = 0o700
 FILE_MODE: Final = 0o600
+LOCK_NAME: Final = "lock"  # Of the file in a profile's folder that its holder keeps locked.
 _NOFOLLOW: Final = getattr(os, "O_NOFOLLOW", 0)
 _CLOEXEC: Final = getattr(os, "O_CLOEXEC", 0)
 _BINARY: Final = getattr(os, "O_BINARY", 0)

@@ -19,7 +19,7 @@ from dxos.errors import ClosedError, CorruptionError, ProfileLockedError, UsageE
 from dxos.store.database import Database
 from dxos.store.documents import DocumentStore
 from dxos.store.feeds import FeedStore
-from dxos.store.files import create_private_file, make_private_directory, map_os_error, sync_directory
+from dxos.store.files import LOCK_NAME, create_private_file, make_private_directory, map_os_error, sync_directory
 from dxos.store.invitations import InvitationStore
 from dxos.store.keyring import Keyring
 from dxos.store.metadata import MetadataStore
@@ -28,7 +28,6 @@ from dxos.store.salvage import salvage_database
 
 DATABASE_NAME: Final = "profile.sqlite"
 KEYRING_NAME: Final = "keyring"
-LOCK_NAME: Final = "lock"
 _LOOK_S: Final = 0.01
 RESETTING_NAME: Final = "resetting"
 _PID_BYTES_MAX: Final = 20

@@ -16,6 +16,7 @@ from typing import TypeVar, final
 
 from dxos.errors import DxosError
 from dxos.limits import COORDINATOR_LINKS_MAX, STATUS_ANSWER_S
+from dxos.store.files import LOCK_NAME
 from dxos.worker import messages
 from dxos.worker.links import Deframer, frame, receive_some
 from dxos.worker.lockfile import LeaderLock, alive_pid, read_generation
@@ -136,10 +137,7 @@ def read_status(profile: Path, *, wait_s: float = STATUS_ANSWER_S) -> ProfileSta
 
 
 def _unshared(profile: Path, places: Places | None) -> ProfileStatus:
-    # Not at the top: nobody else needs the storage here. And its lock is looked at only if nobody shares the profile,
-    # because a look takes it for a moment, in which a worker could not.
-    from dxos.store.profile import LOCK_NAME
-
+    # Not if somebody shares it: a look takes the lock for a moment, in which a worker could not.
     holder = alive_pid(profile / LOCK_NAME)
     agent = None if places is None else _agent(places)
     return ProfileStatus(Sharing.LOCAL if holder else Sharing.CLOSED, places, holder, agent=agent)
