@@ -116,34 +116,26 @@ def adopt(document: Document, space_key: PublicKey) -> None:
         edit.put_fixed_text(_map_of(edit, "access"), "spaceKey", space_key.hex)
 
 
-def replace_links(root: Document, document_ids: Mapping[str, str]) -> int:
-    """Let the links of a copied root lead to the copies of its documents; those that lead nowhere are removed.
+def replace_links(root: Document, document_ids: Mapping[str, str | None]) -> None:
+    """Let links of a copied root lead to copies of its documents.
 
     Args:
         root: The copy of the root.
-        document_ids: Ids of the copies, by those of the documents.
-
-    Returns:
-        How many were removed.
+        document_ids: Ids of the copies, by the ids of objects that have a link; where None, the link is removed.
 
     Raises:
         InvalidValueError: It is no root.
     """
-    found = root.to_python(("links",))
-    if not isinstance(found, dict):
-        raise InvalidValueError("The document has no links: it is no root of a space.")
-    kept = {object_id: document_ids.get(document_id) for object_id, document_id in links(root).items()}
-    removed = 0
     with root.edit() as edit:
-        node = _map_of(edit, "links")
-        for object_id in found:
-            copied = kept.get(object_id)
-            if copied is None:
-                edit.delete(node, object_id)
-                removed += 1
-            else:
-                edit.put_scalar_text(node, object_id, DOCUMENT_URL_PREFIX + copied)
-    return removed
+        match edit.node(ROOT, "links"):
+            case (NodeKind.MAP, node):
+                for object_id, document_id in document_ids.items():
+                    if document_id is None:
+                        edit.delete(node, object_id)
+                    else:
+                        edit.put_scalar_text(node, object_id, DOCUMENT_URL_PREFIX + document_id)
+            case _:
+                raise InvalidValueError("The document has no links: it is no root of a space.")
 
 
 def links(root: Document, heads: Heads | None = None) -> dict[str, str]:

@@ -9,6 +9,7 @@ first because the library unpacks compressed chunks without a bound, and to lear
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -83,6 +84,21 @@ def check_chunks(untrusted: bytes) -> None:
         LimitError: It unpacks to more than a document may have.
     """
     _check_chunks(untrusted, DOCUMENT_BYTES_MAX)
+
+
+def is_one_sound_chunk(content: bytes) -> bool:
+    """Whether bytes are one document or one plain change and undamaged, so that they load everywhere as they are."""
+    reader = _Reader(content)
+    try:
+        is_chunk = reader.take(len(_MAGIC)) == _MAGIC
+        checksum, start = reader.take(_CHECKSUM_BYTES), len(_MAGIC) + _CHECKSUM_BYTES
+        kind = reader.byte()
+        reader.take(reader.number())
+    except DecodeError:
+        return False
+    if not is_chunk or kind not in (_DOCUMENT, _CHANGE) or not reader.ended:
+        return False
+    return hashlib.sha256(memoryview(content)[start:]).digest()[:_CHECKSUM_BYTES] == checksum
 
 
 def _check_filter(untrusted: bytes) -> None:

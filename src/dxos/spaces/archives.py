@@ -7,15 +7,16 @@ so that everything else has its turn; what an import that died has left is remov
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import final
+from typing import Final, final
 
 import anyio.lowlevel
 
-from dxos.aio import Pace
-from dxos.echo import layout
+from dxos.aio import Pace, give_way
+from dxos.echo import layout, sync_message
 from dxos.echo.archive import ArchiveMetadata, ArchiveWriter
 from dxos.echo.document import Document, Heads
 from dxos.echo.layout import PROPERTIES_TYPE, ObjectStructure
@@ -24,11 +25,14 @@ from dxos.errors import CorruptionError
 from dxos.keys import PublicKey
 from dxos.keys.ids import space_id
 from dxos.limits import IMPORT_DOCUMENTS_BATCH
+from dxos.spaces.links import valid_links
 from dxos.store.documents import DocumentStore
 from dxos.store.objects import ObjectRecord
 from dxos.store.profile import Profile
 
 Tell = Callable[[int, int], None]  # Documents done, and of how many.
+_Copied = tuple[str, bytes, Heads, list[ObjectRow]]  # A document's new id, content and heads, and its objects.
+_LINKS_AT_ONCE: Final = 256
 _log = logging.getLogger(__name__)
 
 
@@ -58,16 +62,15 @@ async def export_space(documents: DocumentStore, metadata: ArchiveMetadata, spac
     root = _load(documents, metadata.root_id, space)
     if root is None:
         raise CorruptionError("The space's root document is missing.", document_id=metadata.root_id)
-    await anyio.lowlevel.checkpoint()  # Each of these steps takes a while if there are many objects.
+    await give_way()  # Each of these steps takes a while if there are many objects.
     writer.add(metadata.root_id, root.save())
-    await anyio.lowlevel.checkpoint()
-    linked = sorted(set(layout.links(root).values()) - {metadata.root_id})
-    await anyio.lowlevel.checkpoint()
-    missing = 0
+    await give_way()
+    links = await valid_links(layout.link_urls(root))
+    linked = sorted(set(links.values()) - {metadata.root_id})
+    missing, pace = 0, Pace()
     for done, document_id in enumerate(linked, start=1):
         try:
-            document = _load(documents, document_id, space)
-            content = None if document is None else document.save()
+            content = _content(documents, document_id, space)
         except CorruptionError as error:
             _log.warning("document %s is not in the archive: %s", document_id, error)
             content = None
@@ -76,14 +79,27 @@ async def export_space(documents: DocumentStore, metadata: ArchiveMetadata, spac
         else:
             writer.add(document_id, content)
         tell(done, len(linked))
-        await anyio.lowlevel.checkpoint()
+        if pace.is_due:
+            await pace.rest()
     return ExportedSpace(writer.finish(metadata), missing)
 
 
-def _load(documents: DocumentStore, document_id: str, space: str) -> Document | None:
+def _stored(documents: DocumentStore, document_id: str, space: str) -> bytes | None:
     entry = documents.entry(document_id)
-    content = documents.load(document_id) if entry is not None and entry[0] == space else None
+    return documents.load(document_id) if entry is not None and entry[0] == space else None
+
+
+def _load(documents: DocumentStore, document_id: str, space: str) -> Document | None:
+    content = _stored(documents, document_id, space)
     return None if content is None else Document.load(content)
+
+
+def _content(documents: DocumentStore, document_id: str, space: str) -> bytes | None:
+    """A document in one piece, as any reader takes it; as it is stored, where that is one already."""
+    content = _stored(documents, document_id, space)
+    if content is None or sync_message.is_one_sound_chunk(content):
+        return content
+    return Document.load(content).save()
 
 
 @final
@@ -112,8 +128,9 @@ class ArchiveImport:
             StorageError: No room; see `undo`.
         """
         root = Document.load_untrusted(untrusted[metadata.root_id])
-        await anyio.lowlevel.checkpoint()  # Each of these steps takes a while if there are many objects.
-        links = layout.links(root)
+        await give_way()  # Each of these steps takes a while if there are many objects.
+        urls = layout.link_urls(root)
+        links = await valid_links(urls)
         wanted = sorted({one for one in links.values() if one in untrusted and one != metadata.root_id})
         owners: dict[str, set[str]] = {}  # Object ids by document: what each of them may say.
         for object_id, document_id in links.items():
@@ -123,21 +140,28 @@ class ArchiveImport:
             ids[document_id] = self._new_id()
             if pace.is_due:
                 await pace.rest()
-        lost = layout.replace_links(root, ids)
-        await anyio.lowlevel.checkpoint()
-        if lost:
+        copied = {one: ids.get(links[one]) if one in links else None for one in urls}
+        if lost := sum(one is None for one in copied.values()):
             _log.warning("%d objects are not in the archive, so their links were removed", lost)
+        layout.replace_links(root, {})  # Is it a root at all?
+        rest = iter(copied.items())
+        while some := dict(itertools.islice(rest, _LINKS_AT_ONCE)):
+            layout.replace_links(root, some)
+            if pace.is_due:
+                await pace.rest()
         self._finish_root(root)
-        await anyio.lowlevel.checkpoint()
-        self._write([(ids[metadata.root_id], root, layout.materialize(root))])
-        await anyio.lowlevel.checkpoint()
+        await give_way()
+        content = root.save()
+        await give_way()
+        self._write([(ids[metadata.root_id], content, root.heads, layout.materialize(root))])
+        await give_way()
         for start in range(0, len(wanted), IMPORT_DOCUMENTS_BATCH):
             batch = []
             for document_id in wanted[start : start + IMPORT_DOCUMENTS_BATCH]:
                 document = Document.load_untrusted(untrusted[document_id])
                 layout.adopt(document, self._key)
                 rows = [one for one in layout.materialize(document) if one.object_id in owners[document_id]]
-                batch.append((ids[document_id], document, rows))
+                batch.append((ids[document_id], document.save(), document.heads, rows))
                 await anyio.lowlevel.checkpoint()
             self._write(batch)
             tell(start + len(batch), len(wanted))
@@ -154,10 +178,8 @@ class ArchiveImport:
             # Without it the space could never get a name.
             layout.add_inline_object(root, self._new_object_id(), ObjectStructure(type=PROPERTIES_TYPE))
 
-    def _write(self, batch: list[tuple[str, Document, list[ObjectRow]]]) -> None:
-        stored: list[tuple[str, list[bytes], Heads]] = [
-            (document_id, [document.save()], document.heads) for document_id, document, _ in batch
-        ]
+    def _write(self, batch: list[_Copied]) -> None:
+        stored = [(document_id, [content], heads) for document_id, content, heads, _ in batch]
         with self._profile.database.transaction():
             self._profile.documents.create(self._space, stored)
             self._profile.objects.put(self._space, _records(batch))
@@ -170,8 +192,8 @@ def remove_unfinished(profile: Profile) -> None:
         profile.documents.delete_all(space)
 
 
-def _records(batch: list[tuple[str, Document, list[ObjectRow]]]) -> Iterator[ObjectRecord]:
-    for document_id, _, rows in batch:
+def _records(batch: list[_Copied]) -> Iterator[ObjectRecord]:
+    for document_id, _, _, rows in batch:
         for row in rows:
             yield ObjectRecord(
                 row.object_id, document_id, row.kind, row.type, row.deleted, row.source, row.target, row.meta, row.data

@@ -26,12 +26,12 @@ from dxos.echo.mutation import SetDeleted
 from dxos.errors import DxosError, StorageError
 from dxos.keys import PublicKey
 from dxos.spaces.documents import Documents
+from dxos.spaces.links import valid_links
 from dxos.store.documents import DocumentStore
 
 _log = logging.getLogger(__name__)
 _ROOTS_KEPT: Final = 3  # Two epochs begun at once have the same root before them.
 _ROOTS_MIN: Final = 2  # With one root there is nothing to follow.
-_LINKS_AT_ONCE: Final = 256
 _RECLAIMED_AT_ONCE: Final = 250
 
 
@@ -98,12 +98,7 @@ class Epochs:
         await give_way()
         content = epoch.read_root(self._documents.load(root_id), root_id)
         await give_way()
-        links: dict[str, str] = {}
-        rest, pace = iter(content.link_urls.items()), Pace()
-        while some := dict(itertools.islice(rest, _LINKS_AT_ONCE)):
-            links |= layout.valid_links(some)
-            if pace.is_due:
-                await pace.rest()
+        links = await valid_links(content.link_urls)
         left_out = {one: links.pop(one) for one in deleted & links.keys()}
         await give_way()
         made = epoch.next_root(self._key, content, links)

@@ -186,3 +186,21 @@ def test_every_error_is_one_of_ours() -> None:
         with pytest.raises(DxosError):
             call()
     assert repr(document) == "<Document poisoned>"
+
+
+def test_one_sound_chunk_loads_as_it_is() -> None:
+    document = Document.create()
+    with document.edit() as edit:
+        edit.put(ROOT, "a", 1)
+    (first,) = document.changes_since(())
+    with document.edit() as edit:
+        edit.put(ROOT, "a", 2)
+    whole = document.save()
+    for content in (first, whole):
+        assert sync_message.is_one_sound_chunk(content)
+        for at in range(len(content)):
+            assert not sync_message.is_one_sound_chunk(content[:at])
+            damaged = content[:at] + bytes((content[at] ^ 1,)) + content[at + 1 :]
+            assert not sync_message.is_one_sound_chunk(damaged)
+    assert not sync_message.is_one_sound_chunk(b"".join(document.changes_since(())))
+    assert not sync_message.is_one_sound_chunk(whole + first)

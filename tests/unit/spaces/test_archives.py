@@ -15,6 +15,7 @@ from dxos.errors import InvalidValueError, StorageFullError
 from dxos.keys import PublicKey
 from dxos.spaces.space import Space
 from dxos.store.documents import DocumentStore
+from dxos.store.schema import CHUNK_BITS
 from dxos.testing.peers import Host, agreed, simulated_hosts
 
 pytestmark = pytest.mark.anyio
@@ -84,6 +85,29 @@ async def test_a_document_that_is_damaged_or_not_here_is_counted_and_left_out() 
         assert not alice.peer.documents.get(copy.id, [milk])
         assert copy.root_id is not None
         assert set(layout.links(alice.peer.documents.load(copy.root_id))) == {bread}
+
+
+async def test_documents_of_one_piece_are_in_the_archive_as_they_are_stored_unless_they_are_damaged() -> None:
+    async with simulated_hosts("alice") as (alice,):
+        space = await alice.create_space()
+        milk, bread, eggs = [alice.add(space, title=one) for one in ("Milk", "Bread", "Eggs")]
+        alice.edit(space, bread, Put(("title",), "Rye bread"))
+        database, places = alice.peer.profile.database, alice.peer.profile.objects.places(space.id, [milk, bread, eggs])
+        documents = DocumentStore(database)
+        number = database.row("SELECT number FROM documents WHERE id = ?", (places[eggs],))
+        assert number is not None
+        content = documents.load(places[eggs])
+        assert content is not None
+        damaged = content[:-1] + bytes((content[-1] ^ 1,))
+        database.run("UPDATE chunks SET bytes = ? WHERE position >> ? = ?", (damaged, CHUNK_BITS, *number))
+        archive = await alice.peer.spaces.export_archive(space.id, nobody)
+        assert archive.missing == 1
+        _, found = read_archive(archive.contents)
+        assert set(found) == {space.root_id, places[milk], places[bread]}
+        assert found[places[milk]] == documents.load(places[milk])
+        assert found[places[bread]] != documents.load(places[bread])  # Two changes are made one document.
+        copy = await alice.peer.spaces.import_archive(archive.contents, nobody)
+        assert [alice.data(copy, one) for one in (milk, bread)] == [{"title": "Milk"}, {"title": "Rye bread"}]
 
 
 def without(archive: bytes, name_end: str, content: bytes | None = None) -> bytes:
