@@ -18,7 +18,7 @@ import anyio.lowlevel
 import anyio.to_thread
 from google.protobuf.empty_pb2 import Empty
 
-from dxos.aio import Changes, Pace, unwrap_group
+from dxos.aio import Changes, Pace, give_way, unwrap_group
 from dxos.echo import messages, repo
 from dxos.echo.repo import RepoSession, SharedSpace
 from dxos.errors import LimitError, ProtocolError
@@ -208,7 +208,7 @@ class _Peer:
     async def wait(self, link: DocumentReplication) -> None:
         """Return when there may be something to send."""
         if link is self.links[0] and self._session.has_more:
-            await anyio.lowlevel.checkpoint()
+            await give_way()
             return
         deadline = self._session.wake_at if link is self.links[0] else None
         with anyio.CancelScope(deadline=float("inf") if deadline is None else deadline):

@@ -18,7 +18,7 @@ import anyio
 import anyio.lowlevel
 from anyio.abc import ByteStream
 
-from dxos.aio import Changes
+from dxos.aio import Changes, give_way
 from dxos.echo import repo
 from dxos.errors import DxosError, NotAllowedError, ObjectNotFoundError, SpaceNotReadyError, StorageError
 from dxos.feed.storage import LogStorage
@@ -286,10 +286,11 @@ class Space:
                 if self._check_may_begin_epoch() == root_id:
                     break  # Otherwise a peer's epoch has come meanwhile, and this one follows it.
             self._begin_epoch(made, root_id)
-            await anyio.lowlevel.checkpoint()
+            await give_way()
             with contextlib.suppress(StorageError):  # The epoch has begun all the same.
                 # In a turn of its own, and not with the next change.
                 self._context.documents.compact([made.document_id])
+            await give_way()
         self._note_roots()
         await self.epochs.follow(may_write=self.role.may_write)
 
