@@ -28,6 +28,8 @@ PUBLIC_REGISTRY = "https://registry.npmjs.org/"
 
 REAL_TIME = ("process", "interop")  # Folders whose tests wait for real processes.
 REAL_SLEEP = re.compile(r"(?<!anyio\.)\bsleep\(")
+PROGRAM = re.compile(r'^if __name__ == "__main__":', re.MULTILINE)
+IMPORTED = re.compile(r"^\s*(?:from|import) (\w+)(?= import|$)", re.MULTILINE)
 MOCK = re.compile(r"\bpatch\(|\bpatch\.|\bimport mock\b|unittest\.mock|\bMagicMock\b|\bmocker\b")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ +(.+?) *$", re.MULTILINE)
@@ -163,14 +165,29 @@ def test_messages_of_errors_are_sentences(path: Path) -> None:
     assert not faults, "\n".join(faults)
 
 
+def lives_in_real_time(path: Path, importers: dict[str, set[Path]]) -> bool:
+    """Whether a file is for real processes: their tests, a program that is one, or what only such files import."""
+    if path.relative_to(TESTS).parts[0] in REAL_TIME:
+        return True
+    used_by = importers.get(path.stem, set())
+    is_program = PROGRAM.search(path.read_text(encoding="utf-8")) is not None
+    return (is_program or bool(used_by)) and all(lives_in_real_time(one, importers) for one in used_by)
+
+
 def test_tests_neither_sleep_nor_patch() -> None:
+    paths = [
+        one
+        for one in sorted(TESTS.rglob("*.py"))
+        if one != Path(__file__).resolve() and "node_modules" not in one.parts
+    ]
+    importers: dict[str, set[Path]] = {}
+    for path in paths:
+        for name in IMPORTED.findall(path.read_text(encoding="utf-8")):
+            importers.setdefault(name, set()).add(path)
     faults = []
-    for path in sorted(TESTS.rglob("*.py")):
-        if path == Path(__file__).resolve() or "node_modules" in path.parts:
-            continue
+    for path in paths:
         text = path.read_text(encoding="utf-8")
-        folder = path.relative_to(TESTS).parts[0]
-        if folder not in REAL_TIME and REAL_SLEEP.search(text):
+        if REAL_SLEEP.search(text) and not lives_in_real_time(path, importers):
             faults.append(f"{path.relative_to(ROOT)} sleeps in real time")
         if MOCK.search(text):
             faults.append(f"{path.relative_to(ROOT)} replaces our own code by a mock")

@@ -462,6 +462,31 @@ def test_an_answer_that_never_comes_is_asked_for_anew() -> None:
     assert take(machine) == [following.Discard(PORT)]
 
 
+def test_a_port_that_cannot_be_reached_is_asked_for_anew_after_a_moment() -> None:
+    machine = member()
+    take(machine)
+    machine.port_failed(1, 0.1)
+    machine.port_failed(1, 0.2)  # Of an attempt that is over already.
+    assert take(machine) == [], "at once it would be asked for as often as it fails"
+    assert machine.next_timer() == 0.1 + PORT_POLL_S
+    machine.handle_timer(0.1 + PORT_POLL_S)
+    assert take(machine) == [following.Send(RequestPort("alice", 2))]
+    assert machine.diagnostics()["worker_port_failures"] == 1
+    machine.receive(PORT, 0.7)
+    assert take(machine) == [following.Discard(PORT)]
+
+
+def test_a_ticket_is_passed_on_by_the_leader() -> None:
+    machine = ready()
+    machine.request(RequestPort("alice", 1))
+    take(machine)
+    machine.receive(Session("alice", 1, 4_711, "token", "answer"), 1.0)
+    (action,) = take(machine)
+    assert isinstance(action, leadership.ToClients)
+    assert isinstance(action.message, ProvidePort)
+    assert (action.message.port, action.message.token, action.message.answer) == (4_711, "token", "answer")
+
+
 def test_a_port_of_an_older_leader_is_discarded() -> None:
     machine = member(ready=False)
     take(machine)

@@ -13,9 +13,9 @@ from dxos.worker.places import check_peer, listen, network_mount, open_places
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="sockets of POSIX")
 MOUNTS = r"""22 1 8:1 / / rw - ext4 /dev/sda1 rw
-30 22 0:40 / /home rw,relatime shared:1 - nfs4 server:/home rw
+30 22 0:40 / /srv rw,relatime shared:1 - nfs4 server:/srv rw
 31 22 0:41 / /mnt/with\040space rw - cifs //server/share rw
-32 30 8:2 / /home/alice/local rw - ext4 /dev/sda2 rw
+32 30 8:2 / /srv/local rw - ext4 /dev/sda2 rw
 33 22 0:42 / /data rw - ext4 /dev/sda3 rw
 34 22 0:43 / /data rw - fuse.sshfs server:/data rw
 broken line
@@ -33,10 +33,10 @@ def test_the_folder_is_private(tmp_path: Path) -> None:
     ("path", "kind"),
     [
         ("/root", None),
-        ("/home/bob", "nfs4"),
-        ("/home", "nfs4"),
-        ("/homes", None),
-        ("/home/alice/local/profile", None),
+        ("/srv/bob", "nfs4"),
+        ("/srv", "nfs4"),
+        ("/srvs", None),
+        ("/srv/local/profile", None),
         ("/mnt/with space/profile", "cifs"),
         ("/data/profile", "fuse.sshfs"),
     ],
