@@ -1,14 +1,14 @@
 """A client that shares its profile with others, in a process of its own, told what to do line by line.
 
-Arguments: the folder of the profile, asyncio or trio. Each line of input is a command in JSON, each line of output its
-result or its error; the first line says how long it took to open. The end of the input closes the client in order.
+Arguments: the folder of the profile, asyncio or trio, signalling servers. Each line of input is a command in JSON, each
+line of output its result or its error; the first line says how long it took to open. The end of the input closes the
+client in order.
 """
 
 import json
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -95,7 +95,12 @@ class Peer:
 async def main(path: str, make: Callable[[Client, anyio.abc.TaskGroup], Peer] = Peer) -> None:
     """Answer until the input ends."""
     begin = time.perf_counter()
-    settings = {"runtime": {"client": {"storage": {"persistent": True, "dataRoot": str(Path(path))}}}}
+    settings = {
+        "runtime": {
+            "client": {"storage": {"persistent": True, "dataRoot": path}},
+            "services": {"signaling": [{"server": server} for server in sys.argv[3:]]},
+        }
+    }
     async with Client(settings) as client, anyio.create_task_group() as tasks:
         peer = make(client, tasks)
         say(time.perf_counter() - begin)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,11 @@ WAIT_S = 40.0
 class Person:
     """A client in a process of its own; see the script, as `worker_peer.py`, for what can be asked of it."""
 
-    def __init__(self, profile: Path, backend: str = "asyncio", script: str = "worker_peer.py") -> None:
+    def __init__(
+        self, profile: Path, backend: str = "asyncio", script: str = "worker_peer.py", servers: Sequence[str] = ()
+    ) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-W", "default", str(Path(__file__).parent / script), str(profile), backend],
+            [sys.executable, "-W", "default", str(Path(__file__).parent / script), str(profile), backend, *servers],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -104,14 +106,14 @@ class Person:
 class People:
     """Those who share one profile."""
 
-    def __init__(self, profile: Path, script: str = "worker_peer.py") -> None:
-        self.profile, self._script = profile, script
+    def __init__(self, profile: Path, script: str = "worker_peer.py", servers: Sequence[str] = ()) -> None:
+        self.profile, self._script, self._servers = profile, script, servers
         self.host = profile / "host"
         self._all: list[Person] = []
 
     def start(self, backend: str = "asyncio") -> Person:
         """Start another one; `ready` waits for it."""
-        person = Person(self.profile, backend, self._script)
+        person = Person(self.profile, backend, self._script, self._servers)
         self._all.append(person)
         return person
 
@@ -173,9 +175,9 @@ def until(condition: Callable[[], Any], timeout_s: float = WAIT_S) -> Any:
 
 
 @contextlib.contextmanager
-def people(profile: Path, script: str = "worker_peer.py") -> Iterator[People]:
+def people(profile: Path, script: str = "worker_peer.py", servers: Sequence[str] = ()) -> Iterator[People]:
     """Those who share a profile; in the end no process and no file of theirs is left."""
-    them = People(profile, script)
+    them = People(profile, script, servers)
     try:
         yield them
     finally:
