@@ -204,9 +204,11 @@ class Client:
         Cancelling waits for the end of it.
         """
         runtime = self._require()
+        # A host in another process has a working folder of its own.
+        target = os.path.abspath(path)  # noqa: ASYNC240 - it asks no disk.
         await runtime.flush()
         with self._activities.begin("back_up", None, progress) as tell:
-            return await runtime.services.system.back_up(os.fspath(path), passphrase, tell)
+            return await runtime.services.system.back_up(target, passphrase, tell)
 
     async def restore(
         self, path: str | os.PathLike[str], passphrase: str, *, progress: Next[Progress] | None = None

@@ -22,6 +22,7 @@ from dxos.echo.query import (
     Equals,
     Everything,
     Filter,
+    HasId,
     HasSource,
     HasTarget,
     Matches,
@@ -35,6 +36,7 @@ from dxos.echo.rows import Json, Path, reference
 from dxos.errors import InvalidValueError, UsageError
 
 _TEXT_MAX: Final = "\U0010ffff"
+_ID: Final = ("id",)  # No property's name, so it means that of the object.
 
 
 @final
@@ -98,6 +100,8 @@ class Field:
     def in_(self, values: Iterable[Any]) -> Filter:
         """Has one of these values."""
         known = list(values)
+        if self._path == _ID:
+            return HasId(tuple(_object_id(one) for one in known))
         if any(isinstance(one, EchoObject) for one in known):
             return Or(tuple(equality(self._named(), one) for one in known))
         return OneOf(self._named(), tuple(_scalar(one) for one in known))
@@ -157,6 +161,8 @@ class Field:
         return self._path
 
     def _compare(self, comparison: Comparison, value: object) -> Filter:
+        if self._path == _ID:
+            raise UsageError("Ids have no order that says anything: F.id == …, F.id.in_(…).")
         known = _scalar(value)
         if isinstance(known, bool) or not isinstance(known, int | float | str):
             raise InvalidValueError(f"{self!r}: only numbers and texts have an order, not {value!r:.80}")
@@ -177,7 +183,9 @@ F: Final = Field()
 
 
 def equality(path: Path, value: Any) -> Filter:
-    """The filter for a value at a path; an object stands for a reference to it."""
+    """The filter for a value at a path; an object stands for a reference to it, and `id` is the object's own."""
+    if path == _ID:
+        return HasId((_object_id(value),))
     if not isinstance(value, EchoObject):
         return Equals(path, _scalar(value))
     dxns = references_to(value)
@@ -202,6 +210,12 @@ def joined(filters: Iterable[Filter], equalities: Mapping[str, Any]) -> Filter:
     both: list[Filter] = [*(one for one in filters if not isinstance(one, Everything))]
     both += [equality((name,), value) for name, value in equalities.items()]
     return both[0] if len(both) == 1 else And(tuple(both)) if both else Everything()
+
+
+def _object_id(value: object) -> str:
+    if not isinstance(value, str):
+        raise InvalidValueError(f"id: expected a text, not {value!r:.80}")
+    return value
 
 
 def _scalar(value: object) -> Json:

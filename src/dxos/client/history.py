@@ -18,6 +18,7 @@ from dxos.services.contract import HistoryService
 if TYPE_CHECKING:
     from dxos.client.object import EchoObject
     from dxos.client.query import Query
+    from dxos.echo.query import Filter
 
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 _SHOWN_CHARS: Final = 60
@@ -144,13 +145,17 @@ class PastSpace:
             raise ObjectNotFoundError(f"There was no object {object_id:.80} then.")
         return PastObject(row)
 
-    async def query(self, wanted: Query[Any] | Any = None, /, **equalities: Any) -> list[PastObject]:
+    async def query(self, wanted: Query[Any] | Any = None, /, *filters: Filter, **equalities: Any) -> list[PastObject]:
         """What a query would have found, without the removed; asked as `space.db.query`, or with what that returns.
 
         Looks at every object of the space, and reads the documents of those that have changed since.
         """
         await self._settle()
-        query = wanted if hasattr(wanted, "plain") else self._plain_query(wanted, **equalities)
+        query = (
+            wanted.where(*filters, **equalities)
+            if hasattr(wanted, "plain")
+            else self._plain_query(wanted, *filters, **equalities)
+        )
         plain: PlainQuery = query.plain
         return [PastObject(row) for row in await self._service.space_at(self._space_id, self._moment_ms, plain)]
 

@@ -601,6 +601,9 @@ def encode_equalities(cls: type[_Typed], values: Mapping[str, Any]) -> Iterator[
     """
     shape = _shape(cls)
     for name, value in values.items():
+        if name == "id":  # Every object has one.
+            yield name, value
+            continue
         found = shape.by_name.get(name) or shape.fields.get(name)
         if found is None:
             raise InvalidValueError(f"{place_name(None, (cls.__name__, name))}: the type has no such property.")

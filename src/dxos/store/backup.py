@@ -156,6 +156,8 @@ def restore_backup(source: Path, profile: Path, passphrase: str, tell: Tell) -> 
                             tell(done, manifest.total)
                 opener.finish()
                 sync_directory(profile / KEYRING_NAME)
+    except FileNotFoundError as error:
+        raise StorageAccessError(f"There is no file {source}.") from error
     except OSError as error:
         raise map_os_error(error, f"restore {source.name}") from error
 

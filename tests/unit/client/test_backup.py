@@ -3,10 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+import anyio
+import anyio.lowlevel
 import pytest
 
 from dxos import Client
-from dxos.errors import PassphraseError, UsageError
+from dxos.errors import PassphraseError, StorageAccessError, UsageError
 from dxos.services.contract import Progress
 from dxos.testing.peers import Simulation
 
@@ -51,6 +53,23 @@ async def test_a_restored_device_works(tmp_path: Path) -> None:
         (await again.db.get(milk.id)).title = "Oat milk"
         await again.db.flush()
         await moved.create_space(name="another")
+
+
+async def test_a_relative_path_is_of_the_program_that_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    services = Simulation().services(tmp_path / "old")
+    async with Client(settings(tmp_path / "old"), services=services) as alice, anyio.create_task_group() as tasks:
+        await alice.halo.create_identity("Alice")
+        tasks.start_soon(alice.back_up, "file", SECRET)
+        await anyio.lowlevel.checkpoint()
+        monkeypatch.chdir(tmp_path)  # As a host in another process, which stands somewhere else.
+    assert (tmp_path / "here" / "file").exists()
+
+
+async def test_there_must_be_a_file_to_restore(tmp_path: Path) -> None:
+    with pytest.raises(StorageAccessError, match="There is no file"):
+        await Client(settings(tmp_path / "new")).restore(tmp_path / "nothing", SECRET)
 
 
 async def test_a_profile_in_memory_has_no_backup(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from dxos.client import Client, EchoObject, QueryUpdate, Space
+from dxos.client import Client, EchoObject, F, QueryUpdate, Space
 from dxos.client.state import core_of
 from dxos.echo.query import Equals, Not, Or
 from dxos.errors import (
@@ -112,6 +112,20 @@ async def test_queries_see_own_edits_and_give_the_same_objects() -> None:
         assert [one async for one in space.db.query(Not(Equals(("name",), "Groceries")))] == [milk, eggs]
         async for _ in items:
             break
+
+
+async def test_queries_find_objects_by_their_ids() -> None:
+    async with open_space() as (_, space):
+        milk, eggs = space.db.add({"title": "Milk"}), space.db.add({"title": "Eggs"})
+        for query in (space.db.query(id=milk.id), space.db.query({"id": milk.id}), space.db.query(F.id == milk.id)):
+            assert await query.run() == [milk]
+            assert await query.count() == 1
+        assert await space.db.query(F.id.in_([eggs.id, milk.id, "none"]), F.id != milk.id).run() == [eggs]
+        assert await space.db.query(EchoObject, id=eggs.id, title="Milk").first() is None
+        with pytest.raises(UsageError):
+            space.db.query(F.id > milk.id)
+        with pytest.raises(InvalidValueError):
+            space.db.query(id=1)
 
 
 async def test_a_removed_object_leaves_queries_and_can_be_brought_back() -> None:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import anyio
 import pytest
 
-from dxos.client import Client, EchoObject, Space
+from dxos.client import Client, EchoObject, F, Space
 from dxos.echo.query import Equals
 from dxos.errors import ObjectNotFoundError, UsageError
 from dxos.services.local import LocalServices
@@ -74,6 +74,8 @@ async def test_a_space_is_read_as_it_was() -> None:
             await before.get(eggs)
         assert [one["title"] for one in await before.query(count=1)] == ["Milk"]
         assert [one.title for one in await before.query(space.db.query(Equals(("count",), 1)))] == ["Milk"]
+        assert [one.title for one in await before.query(F.title.startswith("M"), F.count < 2)] == ["Milk"]
+        assert [one.title for one in await before.query(space.db.query(count=1), F.title == "Eggs")] == []
         assert [one.title for one in await space.at(now()).query(count=1)] == ["Eggs"]
         _, first = await milk.history()
         assert (await space.at(first).get(milk)).to_dict() == {"title": "Milk", "count": 1}

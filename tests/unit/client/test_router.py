@@ -181,6 +181,7 @@ async def test_queries_by_class_give_objects_of_that_class() -> None:
         tasks: list[Task] = await space.db.query(Task).run()
         assert tasks == [one, two]
         assert await space.db.query(Task, done=True).run() == [two]
+        assert await space.db.query(Task, id=two.id).run() == [two]
         assert await space.db.query(Task, type_="work").run() == [two]
         assert await space.db.query(Task, assignee=Ref(alice)).run() == [one]
         assert await space.db.query(Task, assignee=alice).run() == [one]
