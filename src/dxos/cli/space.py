@@ -159,7 +159,7 @@ async def compact(session: Session, space: SpaceArgument) -> None:
         found = await ready_space(client, space)
         with session.output.progress() as say:
             say("Compacting")
-            await found.compact()
+            await found.compact(progress=lambda one: say(f"Compacting: {one.done} of {one.total} …", one.fraction))
         session.output.result(asdict(await found.stats()), fields(_STATS_LABELS))
 
 

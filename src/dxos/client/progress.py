@@ -10,7 +10,7 @@ from typing import Literal, final
 from dxos.client.observable import Source
 from dxos.services.contract import Next, Progress
 
-ActivityKind = Literal["add", "export", "import", "back_up", "restore", "sync"]
+ActivityKind = Literal["add", "export", "import", "back_up", "restore", "compact", "sync"]
 
 
 @final

@@ -47,7 +47,6 @@ from dxos.services.contract import (
 _READ_ONLY: Final = frozenset({SpaceRole.READER, SpaceRole.REMOVED})
 _OPENING: Final = frozenset({SpaceState.CLOSED, SpaceState.CONTROL_ONLY, SpaceState.INITIALIZING})
 _ID_CHARS_SHOWN: Final = 8
-_QUIET_S: Final = 0.5
 
 _log = logging.getLogger("dxos.client")
 
@@ -178,7 +177,7 @@ class Space:
         """Wait until another member is connected, and neither this side nor a connected one lacks anything.
 
         What was changed here before is then with every connected peer. While no other member is online there is
-        nobody to say so, and this goes on waiting. A member that leaves within half a second is not counted.
+        nobody to say so, and this goes on waiting.
 
         Args:
             timeout_s: Seconds to wait; None for ever.
@@ -195,29 +194,31 @@ class Space:
         with anyio.move_on_after(timeout_s):
             await self.wait_until_ready()
             await self._db.flush()
-            while True:
-                await self._wait_while(lambda: not self._is_synced(key))
-                # A connection that has just been made has not yet said what it lacks, so it seems to lack nothing.
-                with anyio.move_on_after(_QUIET_S):
-                    await self._wait_while(lambda: self._is_synced(key))
-                if self._is_synced(key):
-                    return self
+            await self._wait_for_info(lambda info: _is_synced(info, key))
+            return self
         raise DeadlineError(
             f"No connected member of space {self._short} had the same content in time; it is kept here, and travels "
             "when a member is online."
         )
 
-    async def _wait_while(self, condition: Callable[[], bool]) -> None:
-        while condition():
-            if self._end_error is not None:
-                raise self._end_error
-            await self._received.wait()
+    async def _wait_for_info(self, condition: Callable[[SpaceInfo], bool]) -> None:
+        # Asked for anew, because what the host told last may be older than the edits that it has taken since; and
+        # looked at as it comes, because it may not be so any more when this task has its turn.
+        met = False
 
-    def _is_synced(self, member: PublicKey | None) -> bool:
-        return self._info.synced and any(
-            one.presence is Presence.ONLINE and not one.is_self and member in (None, one.identity_key)
-            for one in self._info.members
-        )
+        def look(infos: tuple[SpaceInfo, ...]) -> None:
+            nonlocal met
+            met = met or any(info.id == self.id and condition(info) for info in infos)
+            self._received.notify()
+
+        stream = self._services.spaces.query_spaces(look)
+        try:
+            while not met:
+                if self._end_error is not None:
+                    raise self._end_error
+                await self._received.wait()
+        finally:
+            stream.unsubscribe()
 
     async def open(self) -> None:
         """Open the space; remembered over restarts. Returns when it is ready."""
@@ -323,17 +324,21 @@ class Space:
             await self._db.flush()
         await self._services.spaces.create_epoch(self.id)
 
-    async def compact(self) -> None:
+    async def compact(self, *, progress: Next[Progress] | None = None) -> None:
         """Store each object as one piece, without giving up history, and give unused room back to the disk.
 
         Cancelling leaves what was done so far.
+
+        Args:
+            progress: Called with how many documents are done, and of how many.
 
         Raises:
             SpaceNotReadyError: The space is not open.
         """
         if self.is_open:
             await self._db.flush()
-        await self._services.spaces.compact(self.id)
+        with self._activities.begin("compact", self.id, progress) as tell:
+            await self._services.spaces.compact(self.id, tell)
 
     async def stats(self) -> SpaceStats:
         """What the space takes on the disk, what of it could be freed, and what was.
@@ -549,3 +554,10 @@ class SpaceList(Source[tuple[Space, ...]]):
         columns = ("name", "id", "state", "role", "members")
         rows = [[one.to_json()[name] for name in columns] for one in spaces[:TABLE_ROWS_MAX]]
         return table(columns, rows, total=len(spaces) if len(spaces) > len(rows) else None)
+
+
+def _is_synced(info: SpaceInfo, member: PublicKey | None) -> bool:
+    return info.synced and any(
+        one.presence is Presence.ONLINE and not one.is_self and member in (None, one.identity_key)
+        for one in info.members
+    )

@@ -443,7 +443,7 @@ class SpacesService(Protocol):
         """Begin a new epoch; durable, and followed here, when this returns. Raises NotAllowedError for a READER."""
         ...
 
-    async def compact(self, space_id: str) -> None:
+    async def compact(self, space_id: str, next: Next[Progress]) -> None:
         """Make one snapshot of each document, and give what is unused of the file back to the disk."""
         ...
 

@@ -148,8 +148,8 @@ class SpacesServiceHost:
         await self._peer.spaces.ready(space_id).create_epoch()
         await self._peer.sync()
 
-    async def compact(self, space_id: str) -> None:
-        await self._peer.spaces.ready(space_id).compact()
+    async def compact(self, space_id: str, next: Next[Progress]) -> None:
+        await self._peer.spaces.ready(space_id).compact(_tell(next))
         await self._peer.sync()
 
     async def query_stats(self, space_id: str) -> SpaceStats:

@@ -32,6 +32,7 @@ from dxos.mesh.connection import Connection
 from dxos.mesh.network import Network, Swarm
 from dxos.mesh.topology import Mmst
 from dxos.spaces.admission import AdmissionDiscovery
+from dxos.spaces.archives import Tell
 from dxos.spaces.arrivals import Arrivals
 from dxos.spaces.authentication import Authentication
 from dxos.spaces.documents import Documents
@@ -334,14 +335,25 @@ class Space:
         documents.announce(made.document_id)
         self._context.replicator.space_changed(self.id)
 
-    async def compact(self) -> None:
+    async def compact(self, tell: Tell) -> None:
         """Make one snapshot of each document, and give what is unused of the file back to the disk.
+
+        Args:
+            tell: Told how many documents are done, and of how many; not where all are compact already.
 
         Cancelling leaves what was done so far; nothing is lost.
         """
         database, pending = self._context.profile.database, self.epochs.uncompacted()
-        for start in range(0, len(pending), COMPACT_DOCUMENTS):
-            self._context.documents.compact(pending[start : start + COMPACT_DOCUMENTS])
+        roots = [one for one in pending if one == self.root_id or one in self.earlier_root_ids]
+        for one in roots:
+            await give_way()
+            self._context.documents.compact([one])
+        await give_way()
+        rest = [one for one in pending if one not in roots]
+        for start in range(0, len(rest), COMPACT_DOCUMENTS):
+            some = rest[start : start + COMPACT_DOCUMENTS]
+            self._context.documents.compact(some)
+            tell(len(roots) + start + len(some), len(pending))
             await anyio.lowlevel.checkpoint()
         while database.shrink(SHRINK_PAGES):
             await anyio.lowlevel.checkpoint()

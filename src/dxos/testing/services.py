@@ -668,9 +668,10 @@ class _Spaces(_Service):
         space.reclaimed += len(deleted)
         self._host._members_changed(space)
 
-    async def compact(self, space_id: str) -> None:
+    async def compact(self, space_id: str, next: Next[Progress]) -> None:
         await self._called("spaces.compact")
-        self._host.shared(space_id)
+        count = len(self._host.shared(space_id).objects)
+        next(Progress(count, count))
 
     async def query_stats(self, space_id: str) -> SpaceStats:
         """Without a CRDT there are no documents, and nothing has a size."""

@@ -2,6 +2,7 @@
 
 import pytest
 
+from dxos import Progress
 from dxos.errors import SpaceNotReadyError
 from dxos.testing.peers import converged, join, simulated_clients
 
@@ -19,7 +20,10 @@ async def test_an_epoch_stores_what_is_unsaved_and_both_members_go_on() -> None:
         milk.title = "Oat milk"
         await space.create_epoch()
         await theirs.pipeline.wait_for(lambda one: one.epoch == 1, 60)
-        await space.compact()
+        told: list[Progress] = []
+        await space.compact(progress=told.append)
+        assert told
+        assert told[-1].fraction == 1.0
         stats = await space.stats()
         assert (stats.epoch, stats.objects, stats.deleted_documents, stats.reclaimed_documents) == (1, 2, 0, 1)
         assert stats.changes == 0
