@@ -52,6 +52,22 @@ def test_after_a_storm_all_that_was_acknowledged_is_there_once(tmp_path: Path, s
         anyio.run(check, profile, seed, told, backend="asyncio")
 
 
+def test_on_a_full_disk_the_next_one_leads_and_reading_goes_on(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk") as disk:
+        if disk is None:
+            pytest.skip("cannot mount a file system here")
+        with people(disk / "p") as them:
+            alice, bob = them.first(), them.another()
+            bob.ask("add", start=0)
+            fill(disk / "filler")
+            alice.signal(signal.SIGKILL)
+            bob.ask("wait_role", leads=True)
+            assert bob.ask("asked") == [0]
+            (disk / "filler").unlink()
+            bob.ask("add", start=1)
+            assert them.another().ask("asked") == bob.ask("numbers", count=2) == [0, 1]
+
+
 class Storm:
     """One storm, from a seed."""
 
@@ -195,9 +211,7 @@ class Storm:
             return
         self.say("the disk fills")
         filler = self._disk / "filler"
-        with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
-            while file.write(b"x" * 4_096):
-                pass
+        fill(filler)
         self._was_full = True
 
         def free() -> None:
@@ -296,6 +310,13 @@ async def check(profile: Path, seed: int, journals: dict[str, list[str]]) -> Non
             one.pop(name, None)
     assert log == text == made == {}
     assert total > 2 * STORM_S, "the storm hardly let anybody work"
+
+
+def fill(path: Path) -> None:
+    """Write a file until the disk is full."""
+    with contextlib.suppress(OSError), path.open("wb", buffering=0) as file:
+        while file.write(b"x" * 4_096):
+            pass
 
 
 @contextlib.contextmanager
