@@ -49,6 +49,7 @@ def _shared() -> tuple[Row, ...]:
         row("edits_per_s", "20 processes editing, edits in sum", "/s", "both processors", 5_000),
         row("edits_late_ms", "until all 20 know of all edits, after the last should be made", "ms", "the same"),
         row("edit_worker_us", "the worker's computing for each", "µs", "transaction, document, row, messages"),
+        row("edit_clients_us", "the computing of all 20 for each", "µs", "20 processes that decode it and tell it"),
     ]
     for who in ("nobody", "the leader", "the worker", "both"):
         title = f"longest pause of a process that edits, around the kill of {who}"

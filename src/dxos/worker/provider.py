@@ -24,7 +24,7 @@ from types import TracebackType
 from typing import Any, Final, final
 
 import anyio
-from anyio.abc import ByteStream, SocketStream
+from anyio.abc import ByteStream
 
 from dxos.errors import ClosedError, DxosError, UsageError
 from dxos.limits import WORKER_CLOSE_S
@@ -254,7 +254,7 @@ class Handover:
 class PortStream(ByteStream):
     """A session's port: bytes to and from the worker. `aclose` only says that nothing more is sent; then `close`."""
 
-    def __init__(self, stream: SocketStream, connection: socket.socket, attempt: int) -> None:
+    def __init__(self, stream: ByteStream, connection: socket.socket, attempt: int) -> None:
         self.attempt: Final = attempt
         self._stream, self._socket = stream, connection
         self._process_id = os.getpid()
