@@ -8,7 +8,7 @@ import pytest
 
 from dxos.echo import layout
 from dxos.echo.mutation import Put, SetDeleted
-from dxos.errors import NotAllowedError
+from dxos.errors import NotAllowedError, StorageFullError
 from dxos.halo.roles import SpaceRole
 from dxos.spaces.space import Space
 from dxos.testing.peers import Host, agreed, simulated_hosts, until
@@ -214,6 +214,25 @@ async def test_roots_that_no_epoch_needs_are_given_up() -> None:
         kept = alice.peer.documents.documents(space.id)
         assert [root in kept for root in roots] == [False, False, True, True, True]
         assert alice.peer.documents.stored_name(space.id) == "Groceries"
+
+
+async def test_an_epoch_that_cannot_be_written_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with simulated_hosts("alice") as (alice,):
+        space = await alice.create_space()
+        milk = alice.add(space, title="Milk")
+        before = space.root_id, alice.peer.documents.documents(space.id)
+
+        def refuse(_: object) -> None:
+            raise StorageFullError("No room.")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(space.pipeline, "write", refuse)
+            with pytest.raises(StorageFullError):
+                await space.create_epoch()
+        assert (space.root_id, alice.peer.documents.documents(space.id)) == before
+        bread = alice.add(space, title="Bread")
+        await space.create_epoch()
+        assert layout.links(alice.peer.documents.load(space.root_id or "")).keys() == {milk, bread}
 
 
 async def test_a_reader_begins_no_epoch() -> None:
