@@ -728,7 +728,7 @@ class _Data(_Service):
     def _apply(self, space: _SharedSpace, edit: Edit) -> ObjectRow:
         if edit.create is not None:
             check_value(edit.create.data)
-            return edit.create
+            return replace(edit.create, meta={"keys": [], **edit.create.meta})  # As in every document.
         state = space.objects.get(edit.object_id)
         if state is None:
             raise ObjectNotFoundError(f"There is no object {edit.object_id}.")
