@@ -126,6 +126,7 @@ STRING_SCALAR_CHARS_MIN = 300_000  # 0.8.3: longer strings are scalars, not coll
 VALUE_DEPTH_MAX = 64
 SPLICE_JOINED_CHARS_MAX = 1_000  # Characters of edits of a text that are made one edit.
 COLLECTION_QUERY_S = 30.0  # 0.8.3.
+SYNC_DECLINED_S = 5.0  # Until a peer that declined a document is asked again what it has.
 SYNC_RETRY_S = 1.0
 ROOT_SETTLE_S = 2.0  # A 0.8.3 client is at a root up to 0.7 s after its services are, on a machine that is not busy.
 ROOT_APART_S = 10.0  # A peer that does not come to our root gets what is new all the same.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, final
@@ -12,8 +13,9 @@ import anyio
 from dxos.cli.connection import network_watched, wait_until_synced
 from dxos.cli.output import Output, plural
 from dxos.cli.session import Session
-from dxos.errors import InvitationExpiredError
+from dxos.errors import DeadlineError, InvitationExpiredError
 from dxos.limits import INVITATION_ATTEMPTS_MAX
+from dxos.services.contract import Presence
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 # How long we stay for a guest who was admitted: without us, nobody could give it the space's content.
 _HAND_OVER_S_MAX: Final = 60.0
+_LINGER_S: Final = 1.0
 _MINUTE_S: Final = 60
 _HOUR_S: Final = 3_600
 
@@ -113,13 +116,21 @@ async def _host(
                 output.say("The invitation's lifetime is over.")  # One for many guests can end no other way.
             progress("Handing over the space's content …")
             await space.members.wait_for(lambda _: bool(guests.admitted), timeout_s=_HAND_OVER_S_MAX)
-            handed_over = await wait_until_synced(space, _HAND_OVER_S_MAX, member=guests.admitted[-1])
+            guest = guests.admitted[-1]
+            handed_over = await wait_until_synced(space, _HAND_OVER_S_MAX, member=guest)
+            if handed_over:  # The guest must hear of it too, and then ends or stays.
+                with contextlib.suppress(DeadlineError):
+                    await space.members.wait_for(lambda members: not _is_online(members, guest), timeout_s=_LINGER_S)
     finally:
         subscription.unsubscribe()
     if handed_over:
         output.say("The guest has the space's content.")
     else:
         output.say("The guest went offline before it had everything; keep this profile online: dx space watch")
+
+
+def _is_online(members: Sequence[SpaceMember], key: PublicKey) -> bool:
+    return any(one.identity_key == key and one.presence is Presence.ONLINE for one in members)
 
 
 async def _follow(output: Output, invitation: CancellableInvitation, progress: Callable[[str], None]) -> None:

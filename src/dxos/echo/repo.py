@@ -35,6 +35,7 @@ from dxos.limits import (
     DOCUMENTS_PER_SPACE_MAX,
     SYNC_ANSWERS_MAX,
     SYNC_BATCH_BYTES,
+    SYNC_DECLINED_S,
     SYNC_LOOKS_MAX,
     SYNC_PENDING_DOCUMENTS_MAX,
     SYNC_REFUSED_DOCUMENTS_MAX,
@@ -218,6 +219,8 @@ class RepoSession:
         self._comparisons: dict[str, Iterator[None]] = {}  # The peer's latest lists, by space, until they are compared.
         self._heard: set[str] = set()  # Documents of which the peer spoke since: of them those lists are old.
         self._wanted: dict[str, None] = {}  # Documents that the peer has and should send by itself.
+        self._compared: set[str] = set()  # Spaces of which the peer has told what it has.
+        self._declined: set[str] = set()  # Spaces of which the peer would not have a document: not yet, it seems.
         self._progress_at = 0.0
         self._pending_count = self._refused_count = 0
         self._events: list[Event] = []
@@ -233,7 +236,9 @@ class RepoSession:
 
     @property
     def in_sync(self) -> bool:
-        """Whether there is nothing left to send and nothing is awaited."""
+        """Whether the peer has told what it has, there is nothing left to send, and nothing is awaited."""
+        if self._declined or len(self._compared) < len(self._spaces):
+            return False
         return not (self.has_more or self._wanted or self._syncing or self._waiting)
 
     @property
@@ -255,6 +260,8 @@ class RepoSession:
         self._crossings.forget(space_id)
         self._waiting.pop(space_id, None)
         self._comparisons.pop(space_id, None)
+        self._compared.discard(space_id)
+        self._declined.discard(space_id)
         for document_id in [one for one, copy in self._copies.items() if copy.space_id == space_id]:
             self._forget(document_id)
 
@@ -272,6 +279,11 @@ class RepoSession:
             copy = self._copy(document_id)
             copy.remote = () if copy.remote is None else copy.remote
             self._due[document_id] = None
+
+    def documents_given_up(self, document_ids: Iterable[str]) -> None:
+        """Documents of ours are no more, and nothing is expected of them."""
+        for document_id in document_ids:
+            self._forget(document_id)
 
     def find(self, document_id: str) -> None:
         """Ask the peer for a document that we lack; its answer is DocumentReceived or DocumentUnavailable."""
@@ -452,11 +464,13 @@ class RepoSession:
             case Sync():
                 self._receive_sync(message, now)
             case Unavailable(document_id):
-                self._receive_unavailable(document_id)
+                self._receive_unavailable(document_id, now)
             case CollectionQuery(collection):
                 self._hear_of(collection)
                 if collection.space_id in self._spaces:
                     self._crossings.hear_query(collection)
+                if collection.space_id in self._declined:  # The peer may have come to share the space just now.
+                    self._query_at[collection.space_id] = now
                 if collection not in self._answers:
                     self._answer(collection)
             case CollectionState(collection, documents):
@@ -465,15 +479,20 @@ class RepoSession:
             case Ignored():
                 pass
 
-    def _receive_unavailable(self, document_id: str) -> None:
+    def _receive_unavailable(self, document_id: str, now: float) -> None:
         copy = self._copies.get(document_id)
         if copy is None:
             return
-        if self._source.entry(document_id) is None:
+        entry = self._source.entry(document_id)
+        if entry is None:
             self._forget(document_id)
             self._events.append(DocumentUnavailable(document_id))
-        else:
-            self._settle(document_id, copy)  # The next comparison of the collections tries again.
+            return
+        self._settle(document_id, copy)  # The next comparison of the collections tries again.
+        if entry.space_id in self._spaces and entry.space_id not in self._declined:
+            # It does not share the space yet, or has given the document up, as this peer may do soon.
+            self._declined.add(entry.space_id)
+            self._query_at[entry.space_id] = min(self._query_at[entry.space_id], now + SYNC_DECLINED_S)
 
     def _hear_of(self, collection: Collection) -> None:
         space, root_id = self._spaces.get(collection.space_id), collection.root_document_id
@@ -485,6 +504,7 @@ class RepoSession:
             return
         if not self._comparisons:
             self._heard.clear()
+        self._declined.discard(space_id)
         # A newer list takes the place of an older one.
         self._comparisons[space_id] = self._compare(space_id, theirs, now)
         if len(self._comparisons) == 1:
@@ -513,6 +533,7 @@ class RepoSession:
             missing += unknown
             if len(wanted) == SYNC_LOOKS_MAX:
                 yield
+        self._compared.add(space_id)
         self._events.append(CollectionCompared(space_id, different + len(missing), tuple(missing)))
 
     def _compare_one(self, document_id: str, space_id: str, heads: Heads, remote: Heads, now: float) -> bool:

@@ -153,6 +153,7 @@ class Documents:
         self._receipts.forget_before(now_ms() - int(RECEIPT_AGE_S_MAX * 1_000))
         self.changed: Listeners[tuple[str, ...]] = Listeners()  # Ids of documents that have new changes.
         self.created: Listeners[tuple[str, ...]] = Listeners()  # Ids of documents made here, which no peer can have.
+        self.given_up: Listeners[tuple[str, ...]] = Listeners()  # Ids of documents that are here no more.
 
     # --- Spaces ---------------------------------------------------------------------------------------------------
 
@@ -667,6 +668,7 @@ class Documents:
         freed_bytes = self._documents.reclaim(document_ids)
         for one in document_ids:
             self.discard(one)
+        self.given_up.emit(tuple(document_ids))
         return freed_bytes
 
     def compact(self, document_ids: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ a member of one space could take part in the session of another device, and read
 
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Protocol, final
 
 import anyio
@@ -191,6 +191,10 @@ class _Peer:
         self._session.documents_added(document_ids)
         self._changes.notify()
 
+    def documents_given_up(self, document_ids: tuple[str, ...]) -> None:
+        self._session.documents_given_up(document_ids)
+        self._changes.notify()
+
     def next_message(self, link: DocumentReplication) -> bytes | None:
         """The next message to send on this link, or None for now."""
         if link is not self.links[0]:
@@ -240,6 +244,7 @@ class Replicator:
         self._peers: dict[tuple[PublicKey, str], _Peer] = {}
         documents.changed.subscribe(self._changed)
         documents.created.subscribe(self._created)
+        documents.given_up.subscribe(self._given_up)
 
     @property
     def own_id(self) -> str:
@@ -279,9 +284,10 @@ class Replicator:
             if any(link.space.id == space_id for link in peer.links):
                 peer.share()
 
-    def in_sync(self, space_id: str) -> bool:
-        """Whether every connected peer that shares the space has told that nothing is missing on either side."""
-        return all(peer.in_sync for peer in self._peers.values() if any(li.space.id == space_id for li in peer.links))
+    def in_sync(self, space_id: str, connected: Iterable[PublicKey]) -> bool:
+        """Whether each of the connected devices has told what it has of the space, and neither side lacks anything."""
+        peers = [peer for peer in self._peers.values() if any(link.space.id == space_id for link in peer.links)]
+        return all(peer.in_sync for peer in peers) and {peer.identity[0] for peer in peers}.issuperset(connected)
 
     def _changed(self, document_ids: tuple[str, ...]) -> None:
         for peer in self._peers.values():
@@ -290,6 +296,10 @@ class Replicator:
     def _created(self, document_ids: tuple[str, ...]) -> None:
         for peer in self._peers.values():
             peer.documents_added(document_ids)
+
+    def _given_up(self, document_ids: tuple[str, ...]) -> None:
+        for peer in self._peers.values():
+            peer.documents_given_up(document_ids)
 
     def __repr__(self) -> str:
         return f"<Replicator peers={len(self._peers)}>"

@@ -195,8 +195,8 @@ class Space:
 
     @property
     def synced(self) -> bool:
-        """Whether no connected peer has, or lacks, something that is known to be missing on the other side."""
-        return self._context.replicator.in_sync(self.id)
+        """Whether every connected peer has told what it has, and neither side lacks anything."""
+        return self._context.replicator.in_sync(self.id, self.connections)
 
     # --- Members --------------------------------------------------------------------------------------------------
 

@@ -92,5 +92,5 @@ async def test_closing_a_connection_leaves_no_subscription_behind() -> None:
 def test_a_replicator_without_peers_is_in_sync() -> None:
     with Profile.open(None) as profile:
         replicator = Replicator(Documents(profile, random=bytes), own_id=lambda: "host-1")
-        assert replicator.in_sync("any")
+        assert replicator.in_sync("any", [])
         assert repr(replicator) == "<Replicator peers=0>"
