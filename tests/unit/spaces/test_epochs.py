@@ -216,23 +216,20 @@ async def test_roots_that_no_epoch_needs_are_given_up() -> None:
         assert alice.peer.documents.stored_name(space.id) == "Groceries"
 
 
-async def test_an_epoch_that_cannot_be_written_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with simulated_hosts("alice") as (alice,):
+async def test_an_epoch_for_which_there_is_no_room_leaves_nothing(tmp_path: Path) -> None:
+    async with simulated_hosts("alice", folder=tmp_path) as (alice,):
         space = await alice.create_space()
-        milk = alice.add(space, title="Milk")
+        objects = [alice.add(space, title=f"Item {number}") for number in range(300)]
         before = space.root_id, alice.peer.documents.documents(space.id)
-
-        def refuse(_: object) -> None:
-            raise StorageFullError("No room.")
-
-        with monkeypatch.context() as patch:
-            patch.setattr(space.pipeline, "write", refuse)
-            with pytest.raises(StorageFullError):
-                await space.create_epoch()
+        database = alice.peer.profile.database
+        database.rows("PRAGMA max_page_count = 1")  # As many as there are.
+        with pytest.raises(StorageFullError):
+            await space.create_epoch()
         assert (space.root_id, alice.peer.documents.documents(space.id)) == before
+        database.rows("PRAGMA max_page_count = 1000000")
         bread = alice.add(space, title="Bread")
         await space.create_epoch()
-        assert layout.links(alice.peer.documents.load(space.root_id or "")).keys() == {milk, bread}
+        assert layout.links(alice.peer.documents.load(space.root_id or "")).keys() == {*objects, bread}
 
 
 async def test_a_reader_begins_no_epoch() -> None:
