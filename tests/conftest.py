@@ -7,7 +7,7 @@ import pytest
 from trio.testing import MockClock
 
 # A command that a test runs leaves no process behind, except where that is what is tested.
-os.environ["DXOS_NO_AGENT"] = "1"
+os.environ["DX_NO_AGENT"] = "1"
 
 
 @pytest.fixture

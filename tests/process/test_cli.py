@@ -60,6 +60,7 @@ class Terminal:
         self._environ = {
             **{name: value for name, value in os.environ.items() if not name.startswith("DX_")},
             "DX_DATA": str(data),
+            "DX_NO_AGENT": "1",
             "DX_PROFILE": profile,
             "DX_SIGNAL": server,
             "PYTHONPATH": str(ROOT / "src"),

@@ -31,6 +31,7 @@ class Shell:
         self._environ = {
             **kept,
             "DX_DATA": str(folder),
+            "DX_NO_AGENT": "1",
             "DX_PROFILE": profile,
             "DX_SIGNAL": "ws://127.0.0.1:9/",
             "PYTHONPATH": str(ROOT / "src"),

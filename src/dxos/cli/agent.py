@@ -29,7 +29,7 @@ IdleOption = Annotated[
     typer.Option(
         "--idle",
         metavar="DURATION",
-        help='How long it stays unused, such as "90s" or "10m"; else DXOS_AGENT_IDLE, else 5m.',
+        help='How long it stays unused, such as "90s" or "10m"; else DX_AGENT_IDLE, else 5m.',
     ),
 ]
 _LABELS: Final = {"running": "Running", "pid": "Process", "since": "Since", "leads": "Leads", "others": "Other clients"}

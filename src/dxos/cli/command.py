@@ -31,7 +31,7 @@ SignalOption = Annotated[
     str | None, typer.Option("--signal", metavar="URL", help="Signalling server; else DX_SIGNAL, else the settings.")
 ]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show logs, and tracebacks of errors.")]
-NoAgentOption = Annotated[bool, typer.Option("--no-agent", help="Start no agent; likewise with DXOS_NO_AGENT=1.")]
+NoAgentOption = Annotated[bool, typer.Option("--no-agent", help="Start no agent; likewise with DX_NO_AGENT=1.")]
 _COMMON: Final = {
     "json": JsonOption,
     "profile": ProfileOption,

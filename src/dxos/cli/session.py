@@ -58,7 +58,7 @@ class Session:
     output: Output
     profile: str | None = None  # None: DX_PROFILE, or "default".
     signal: str | None = None  # None: DX_SIGNAL, the profile's settings, or the default.
-    no_agent: bool = False  # False: DXOS_NO_AGENT decides.
+    no_agent: bool = False  # False: DX_NO_AGENT decides.
     surroundings: Surroundings = field(default_factory=Surroundings)
 
     def config(self) -> Config:
@@ -128,7 +128,7 @@ class Session:
         environ, folder = self.surroundings.environ, config.data_root
         if (
             self.no_agent
-            or environ.get("DXOS_NO_AGENT", "") not in ("", "0")
+            or environ.get("DX_NO_AGENT", "") not in ("", "0")
             or self.surroundings.services is not None
             or folder is None
             or config.services == "local"

@@ -189,7 +189,7 @@ class Config:
         Args:
             environ: DX_PROFILE names the profile; DX_CONFIG is a file of settings, or a folder that may hold
                 `profile/<name>.toml` or `.json`; DX_DATA is the folder of all data; DX_BACKUP_PASSPHRASE
-                seals backups made before migrations; DXOS_AGENT_IDLE is how long an agent stays. None: the
+                seals backups made before migrations; DX_AGENT_IDLE is how long an agent stays. None: the
                 process's.
             profile: Comes before DX_PROFILE.
 
@@ -203,8 +203,8 @@ class Config:
         if environ.get("DX_BACKUP_PASSPHRASE"):
             storage["backupPassphrase"] = environ["DX_BACKUP_PASSPHRASE"]
         client: dict[str, Any] = {"storage": storage}
-        if environ.get("DXOS_AGENT_IDLE"):
-            client["agentIdle"] = environ["DXOS_AGENT_IDLE"]
+        if environ.get("DX_AGENT_IDLE"):
+            client["agentIdle"] = environ["DX_AGENT_IDLE"]
         defaults = {"runtime": {"client": client}}
         chosen = environ.get("DX_CONFIG")
         place = Path(chosen).expanduser() if chosen else _platform().user_config_path

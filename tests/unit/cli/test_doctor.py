@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_the_doctor_finds_mends_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    surroundings = Surroundings(environ={"DX_DATA": str(tmp_path), "DXOS_NO_AGENT": "1"})
+    surroundings = Surroundings(environ={"DX_DATA": str(tmp_path), "DX_NO_AGENT": "1"})
     assert main(["doctor"], surroundings) == 1
     assert "nothing to check" in capsys.readouterr().err
     folder = tmp_path / "profile" / "default"
@@ -38,5 +38,5 @@ def test_the_doctor_finds_mends_and_says_so(tmp_path: Path, capsys: pytest.Captu
 
 def test_a_profile_in_use_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with Profile.open(tmp_path / "profile" / "default"):
-        assert main(["doctor", "--json"], Surroundings(environ={"DX_DATA": str(tmp_path), "DXOS_NO_AGENT": "1"})) == 1
+        assert main(["doctor", "--json"], Surroundings(environ={"DX_DATA": str(tmp_path), "DX_NO_AGENT": "1"})) == 1
     assert json.loads(capsys.readouterr().out)["error"]["code"] == "storage.locked"

@@ -21,7 +21,7 @@ class Dx:
         self._capsys, self._data, self._services = capsys, data, services
 
     def __call__(self, *arguments: str, code: int = 0, stdin: str = "") -> str:
-        environ = {"DX_DATA": str(self._data), "DX_CONFIG": str(self._data), "DXOS_NO_AGENT": "1"}
+        environ = {"DX_DATA": str(self._data), "DX_CONFIG": str(self._data), "DX_NO_AGENT": "1"}
         returned = main(arguments, Surroundings(environ, self._services, io.StringIO(stdin)))
         printed, self.said = self._capsys.readouterr()
         assert returned == code, self.said

@@ -139,7 +139,7 @@ def test_the_passphrase_of_backups_comes_from_the_settings_or_the_environment_an
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("1.5m", 90), ("2h", 7_200), ("1d", 86_400), ("30", 30)])
 def test_a_duration_is_a_number_and_a_unit(text: str, seconds: float, tmp_path: Path) -> None:
     assert Config({"runtime": {"client": {"agentIdle": text}}}).agent_idle_s == seconds
-    assert Config.from_env({"DXOS_AGENT_IDLE": text, "DX_CONFIG": str(tmp_path)}).agent_idle_s == seconds
+    assert Config.from_env({"DX_AGENT_IDLE": text, "DX_CONFIG": str(tmp_path)}).agent_idle_s == seconds
 
 
 @pytest.mark.parametrize("text", ["", "m", "-1s", "1 s", "10 minutes", "1e9", 5])
