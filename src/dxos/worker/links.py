@@ -17,11 +17,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Final, final
 
-from anyio.abc import ByteStream, SocketStream, UNIXSocketStream
-
 from dxos.errors import BrokenError, DxosError, LimitError, ProtocolError
 from dxos.limits import LINK_BUFFER_BYTES_MAX, LINK_DESCRIPTORS_MAX, LINK_MESSAGE_BYTES_MAX
-from dxos.worker.ports import SocketPort
 
 _HEAD_BYTES: Final = 5
 _READ_BYTES: Final = 64 * 1024
@@ -211,16 +208,6 @@ class Link:
             self.closed = True
             self._loop.remove_reader(self._socket)
             self._loop.remove_writer(self._socket)
-
-
-async def stream_of(connection: socket.socket) -> ByteStream:
-    """A port as a stream of the event loop that runs, whichever it is; its socket belongs to the stream."""
-    with contextlib.suppress(RuntimeError):  # No loop of asyncio, then; and without a task, it is another's host.
-        if asyncio.current_task() is not None:
-            return SocketPort(connection)
-    # A kind of stream for each kind of socket, and each looks at what it is given.
-    kind = SocketStream if connection.family == socket.AF_INET else UNIXSocketStream
-    return await kind.from_socket(connection)
 
 
 def receive_some(connection: socket.socket) -> tuple[bytes, list[int]]:

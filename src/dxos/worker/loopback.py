@@ -104,7 +104,7 @@ class Door:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
-            connection.setblocking(False)
+            _set_up(connection)
             self._connections_count += 1
             number = self._connections_count
             self._connections[number] = connection
@@ -168,6 +168,11 @@ class Door:
         return connection
 
 
+def _set_up(connection: socket.socket) -> None:
+    connection.setblocking(False)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # A call waits for no other one.
+
+
 async def enter(port: int, token: str, answer: str) -> socket.socket:
     """The client's side: a connection to the worker that made this offer.
 
@@ -181,7 +186,7 @@ async def enter(port: int, token: str, answer: str) -> socket.socket:
     """
     loop = asyncio.get_running_loop()
     connection = socket.socket(socket.AF_INET)
-    connection.setblocking(False)
+    _set_up(connection)
     try:
         async with asyncio.timeout(LOOPBACK_SHOW_S):
             await loop.sock_connect(connection, (ADDRESS, port))

@@ -13,10 +13,20 @@ from collections import deque
 from typing import Final, final
 
 import anyio
-from anyio.abc import ByteStream
+from anyio.abc import ByteStream, SocketStream, UNIXSocketStream
 
 _READ_BYTES: Final = 256 * 1024
 _AHEAD_BYTES_MAX: Final = 1024 * 1024  # What is read before anybody wants it.
+
+
+async def stream_of(connection: socket.socket) -> ByteStream:
+    """A port as a stream of the event loop that runs, whichever it is; its socket belongs to the stream."""
+    with contextlib.suppress(RuntimeError):  # No loop of asyncio, then; and without a task, it is another's host.
+        if asyncio.current_task() is not None:
+            return SocketPort(connection)
+    # A kind of stream for each kind of socket, and each looks at what it is given.
+    kind = SocketStream if connection.family == socket.AF_INET else UNIXSocketStream
+    return await kind.from_socket(connection)
 
 
 @final

@@ -35,12 +35,12 @@ from dxos.services.server import serve
 from dxos.version import __version__
 from dxos.worker import messages, sessions
 from dxos.worker.leaders import Leaders
-from dxos.worker.links import stream_of
 from dxos.worker.lockfile import AliveMark, alive_pid, kill_alive, sweep
 from dxos.worker.logs import logging_to
 from dxos.worker.loopback import Door, Ticket, is_loopback_chosen
 from dxos.worker.messages import Failure
 from dxos.worker.places import Places, check_peer, connect, listen
+from dxos.worker.ports import stream_of
 from dxos.worker.sessions import Sessions
 from dxos.worker.settings import Settings
 

@@ -30,8 +30,8 @@ from dxos.errors import ClosedError, DxosError, UsageError
 from dxos.limits import WORKER_CLOSE_S
 from dxos.services.contract import ConnectionState, NetworkStatus, Services, Subscription
 from dxos.services.remote import RemoteServices
-from dxos.worker.links import stream_of
 from dxos.worker.places import Places, open_places
+from dxos.worker.ports import stream_of
 from dxos.worker.settings import Settings
 from dxos.worker.thread import Ended, Event, LeaderThread, Port, Trace
 

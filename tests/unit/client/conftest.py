@@ -32,12 +32,9 @@ NEAR_MODULES = frozenset({"test_backup", "test_slices"})  # Their hosts are prof
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run what opens clients both ways."""
-    module = metafunc.module
-    if (
-        hasattr(module, "Client")
-        and module.__name__ not in NEAR_MODULES
-        and metafunc.function.__name__ not in NEAR_ONLY
-    ):
+    module, name = metafunc.module, metafunc.function.__name__
+    is_near = module.__name__.rpartition(".")[2] in NEAR_MODULES or name in NEAR_ONLY
+    if hasattr(module, "Client") and not is_near:
         metafunc.parametrize("far", [False, True], ids=["near", "far"], indirect=True)
 
 
@@ -45,10 +42,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def far(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Put a session between the clients of a test and the services that it names for them."""
 
-    def far_client(*args: Any, services: Any = None, **options: Any) -> dxos.client.Client:
+    def far_client(config: Any = None, *, services: Any = None, **options: Any) -> dxos.client.Client:
         if hasattr(services, "__aenter__"):
             services = ServedServices(services)
-        return dxos.client.Client(*args, services=services, **options)
+        return dxos.client.Client(config, services=services, **options)
 
     if getattr(request, "param", False):
         monkeypatch.setattr(request.module, "Client", far_client)

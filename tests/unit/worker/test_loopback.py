@@ -10,9 +10,9 @@ import pytest
 
 from dxos.errors import LinkError
 from dxos.limits import LOOPBACK_TOKEN_BYTES, LOOPBACK_TRIES_MAX
-from dxos.worker.links import stream_of
 from dxos.worker.loopback import ADDRESS, Door, Ticket, enter, is_loopback_chosen
 from dxos.worker.messages import ProvidePort, Session, decode, encode
+from dxos.worker.ports import stream_of
 
 pytestmark = pytest.mark.anyio
 WRONG = bytes(LOOPBACK_TOKEN_BYTES)
