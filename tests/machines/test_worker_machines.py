@@ -796,3 +796,17 @@ def sessions_inputs(chance: random.Random) -> tuple[Sessions, Inputs]:
         lambda now: machine.session_ended("alice", machine.clients.get("alice", 1)),
         lambda now: machine.link_ended(chance.randint(1, 4), now),
     ]
+
+
+def test_a_worker_that_cannot_start_is_reported_to_all_who_wait() -> None:
+    machine = Leadership(1, client_id="c1", config="{}")
+    machine.start()
+    machine.worker_absent(0.0)
+    machine.worker_linked(0.0)
+    machine.actions.clear()
+    machine.worker_cannot_start("ImportError: no CRDT here")
+    told = [one.message for one in machine.actions if isinstance(one, leadership.ToClients)]
+    assert told == [InitFailed(1, Failure("link.broken", "The worker cannot start: ImportError: no CRDT here", ()))]
+    assert any(isinstance(one, leadership.Failed) for one in machine.actions)
+    machine.worker_cannot_start("again")
+    assert sum(isinstance(one, leadership.ToClients) for one in machine.actions) == 1

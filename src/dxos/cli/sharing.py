@@ -15,7 +15,6 @@ from dxos.cli.output import Output, plural
 from dxos.cli.session import Session
 from dxos.errors import DeadlineError, InvitationExpiredError
 from dxos.limits import INVITATION_ATTEMPTS_MAX
-from dxos.services.contract import Presence
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -130,7 +129,7 @@ async def _host(
 
 
 def _is_online(members: Sequence[SpaceMember], key: PublicKey) -> bool:
-    return any(one.identity_key == key and one.presence is Presence.ONLINE for one in members)
+    return any(one.identity_key == key and one.presence.name == "ONLINE" for one in members)
 
 
 async def _follow(output: Output, invitation: CancellableInvitation, progress: Callable[[str], None]) -> None:

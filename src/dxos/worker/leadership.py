@@ -270,6 +270,13 @@ class Leadership:
         if self.state is State.SPAWNING:
             self._fail(failure)
 
+    def worker_cannot_start(self, reason: str) -> None:
+        """What a worker is made of does not work here, so that starting another one would not help."""
+        if self.state in (State.SPAWNING, State.STARTING):
+            failure = Failure("link.broken", f"The worker cannot start: {reason}", ())
+            self.actions.append(ToClients(InitFailed(self.leadership_id, failure)))
+            self._fail(failure)
+
     def worker_gone(self, now: float) -> None:
         """The link to the worker ended, or the killed process is no more."""
         adopted, verdict = self._adopted, self._verdict

@@ -495,6 +495,10 @@ class _Driver:
 
         def received(message: bytes, descriptor: int | None) -> None:
             leading.has_zygote_answered = True
+            reason = json.loads(message).get("failed")
+            if reason is not None:
+                with self._happening():
+                    leading.leadership.worker_cannot_start(reason)
 
         def ended(error: DxosError) -> None:
             with self._happening():

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Final, final
 
 from dxos.errors import DxosError, LinkError
-from dxos.limits import ZYGOTE_ADOPT_S
+from dxos.limits import REASON_CHARS_MAX, ZYGOTE_ADOPT_S
 from dxos.version import __version__
 from dxos.worker.links import Deframer, frame, receive_some, send_some
 from dxos.worker.lockfile import AliveMark
@@ -76,9 +76,13 @@ def run(host: str, descriptor: int) -> None:
     connection = socket.socket(fileno=descriptor)
     connection.set_inheritable(False)
     gc.disable()  # What is imported stays, so looking for garbage among it would cost a tenth of the time.
-    from dxos.worker import process  # The host, which is what this process is for.
+    try:
+        from dxos.worker import process  # The host, which is what this process is for.
 
-    process.warm_up()
+        process.warm_up()
+    except Exception as error:  # noqa: BLE001 - The top of the process: whoever started it is to hear of it.
+        _tell_of_failure(connection, f"{type(error).__name__}: {error}")
+        return
     gc.enable()
     gc.collect()
     gc.freeze()  # Or the first collection in a worker would copy every page of the host.
@@ -90,6 +94,16 @@ def run(host: str, descriptor: int) -> None:
     if worker is not None:
         worker_id, mark, link = worker
         os._exit(process.run_worker(places, worker_id, mark, link))
+
+
+def _tell_of_failure(connection: socket.socket, reason: str) -> None:
+    leader = _Leader(connection)
+    leader.send({"failed": reason[:REASON_CHARS_MAX]})
+    # Until it has heard: the end of this process also ends the link to the worker that it asked for.
+    with contextlib.suppress(OSError):
+        while connection.recv(4_096):
+            pass
+    leader.close()
 
 
 @final
