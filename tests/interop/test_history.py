@@ -27,6 +27,7 @@ async def test_what_javascript_changed_has_its_time_and_its_author(
         after = datetime.now(UTC)
         await sees(space, milk.id, title="Oat milk")
         milk.count = 2
+        milk.brand = "Meadow"  # Shows that this edit has arrived, whichever count wins.
         await space.db.flush()
         await js.sees(space.id, milk.id, {"count": 2})
         await js.do("update", space=space.id, objectId=milk.id, set={"count": 3})
@@ -58,6 +59,7 @@ async def test_values_written_at_once_by_both_are_a_conflict_until_one_decides(
         milk = await sees(space, milk_id, title="Milk")
         await client.mesh.update_config(ConnectionState.OFFLINE)
         milk.count = 2
+        milk.brand = "Meadow"  # Shows that this edit has arrived, whichever count wins.
         await space.db.flush()
         await js.do("update", space=space_id, objectId=milk_id, set={"count": 3, "shop": "here"})
         await client.mesh.update_config(ConnectionState.ONLINE)
@@ -66,7 +68,7 @@ async def test_values_written_at_once_by_both_are_a_conflict_until_one_decides(
         assert conflict.path == ("count",)
         assert {(one.value, one.own) for one in conflict.values} == {(2, True), (3, False)}
         assert conflict.values[0].value == milk.count
-        await js.sees(space_id, milk_id, {"count": milk.count})
+        await js.sees(space_id, milk_id, {"count": milk.count, "brand": "Meadow"})
         # Either side decides, and the other then has no conflict any more.
         await js.do("update", space=space_id, objectId=milk_id, set={"count": 4})
         await sees(space, milk_id, count=4)
