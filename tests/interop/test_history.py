@@ -27,7 +27,6 @@ async def test_what_javascript_changed_has_its_time_and_its_author(
         after = datetime.now(UTC)
         await sees(space, milk.id, title="Oat milk")
         milk.count = 2
-        milk.brand = "Meadow"  # Shows that this edit has arrived, whichever count wins.
         await space.db.flush()
         await js.sees(space.id, milk.id, {"count": 2})
         await js.do("update", space=space.id, objectId=milk.id, set={"count": 3})
