@@ -507,5 +507,60 @@ def test_a_peer_that_announces_without_end_is_cut_off(monkeypatch: pytest.Monkey
         announce(105)
 
 
+def give_up(source: MemorySource, id_: str) -> None:
+    source.given_up[id_] = source.index.pop(id_).heads
+    source.cache.pop(id_)
+    for session in source.sessions:
+        session.documents_given_up([id_])
+
+
+def test_a_peer_that_gave_up_what_we_still_have_is_in_sync_once_it_declined_it_as_it_is() -> None:
+    alice, bob, wire = joined()
+    give_up(bob, ONE)
+    wire.now = 30.0
+    wire.settle()  # By lists: the peer had it, and has it no more.
+    wire.now = 35.0
+    wire.settle()
+    assert ONE in alice.index and ONE not in bob.index
+    assert all(session.in_sync for session in wire.sessions)
+
+
+def test_a_document_that_a_peer_gave_up_is_sent_again_once_it_has_changed() -> None:
+    alice, bob, wire = joined()
+    give_up(bob, ONE)
+    for wire.now in (30.0, 35.0):
+        wire.settle()
+    put(alice, 1, title="restored")
+    wire.settle()
+    assert bob.rows()[ONE][0].data["title"] == "restored"
+    assert all(session.in_sync for session in wire.sessions)
+
+
+def test_a_document_that_is_given_up_while_the_peer_waits_for_an_answer_is_answered() -> None:
+    alice, bob, wire = joined()
+    put(alice, 1, mine=True)
+    wire.send(0)
+    wire.deliver(1)
+    give_up(bob, ONE)  # Before a word about it was said.
+    wire.settle()
+    assert wire.sessions[0]._syncing == {}
+    for wire.now in (5.0, 10.0):
+        wire.settle()
+    assert all(session.in_sync for session in wire.sessions)
+
+
+def test_a_peer_that_does_not_share_the_space_yet_is_not_in_sync_however_often_it_declines() -> None:
+    alice, bob = MemorySource(), MemorySource()
+    fill(alice, 1)
+    wire = Wire(alice, bob, other_spaces=(SharedSpace(OTHER, OTHER_KEY),))
+    for wire.now in (0.0, 5.0, 10.0, 15.0):
+        wire.settle()
+        assert not wire.sessions[0].in_sync
+    wire.sessions[1].share(SHARED, now=wire.now)
+    wire.settle()
+    assert alice.rows() == bob.rows()
+    assert all(session.in_sync for session in wire.sessions)
+
+
 def test_repr_is_one_short_line() -> None:
     assert repr(joined()[2].sessions[0]) == "<RepoSession peer=host-other spaces=1 due=0 wanted=0>"

@@ -182,6 +182,7 @@ class _Copy:
     since: float = 0.0  # When that began.
     pending: Document | None = None  # A document that the peer sends and the source does not have yet.
     refused: Document | None = None  # Our document with what the peer changed without the right to.
+    declined: Heads | None = None  # Our heads when the peer last would not have our document.
 
 
 @dataclass(slots=True)
@@ -214,6 +215,7 @@ class RepoSession:
         self._looks_left = SYNC_LOOKS_MAX  # Documents that may still be looked at in this turn.
         self._crossings = Crossings()
         self._waiting: dict[str, dict[str, None]] = {}  # Documents due once the peer is at the root, by space.
+        self._gone: dict[str, None] = {}  # Documents given up while the peer waits for what we say of them.
         self._answers: deque[Unavailable | CollectionQuery | Collection] = deque()
         self._list: _List | None = None  # The answer that is being made.
         self._comparisons: dict[str, Iterator[None]] = {}  # The peer's latest lists, by space, until they are compared.
@@ -221,6 +223,7 @@ class RepoSession:
         self._wanted: dict[str, None] = {}  # Documents that the peer has and should send by itself.
         self._compared: set[str] = set()  # Spaces of which the peer has told what it has.
         self._declined: set[str] = set()  # Spaces of which the peer would not have a document: not yet, it seems.
+        self._listed: set[str] = set()  # Spaces of which the peer has listed documents: it does share those.
         self._progress_at = 0.0
         self._pending_count = self._refused_count = 0
         self._events: list[Event] = []
@@ -244,7 +247,7 @@ class RepoSession:
     @property
     def has_more(self) -> bool:
         """Whether `evaluate` is to be called again at once, though it returned nothing."""
-        return bool(self._due or self._answers or self._list or self._comparisons)
+        return bool(self._due or self._gone or self._answers or self._list or self._comparisons)
 
     def share(self, space: SharedSpace, *, now: float) -> None:
         """Share a space, or change how it is shared; the peer is asked for its documents at once."""
@@ -262,6 +265,7 @@ class RepoSession:
         self._comparisons.pop(space_id, None)
         self._compared.discard(space_id)
         self._declined.discard(space_id)
+        self._listed.discard(space_id)
         for document_id in [one for one, copy in self._copies.items() if copy.space_id == space_id]:
             self._forget(document_id)
 
@@ -283,6 +287,9 @@ class RepoSession:
     def documents_given_up(self, document_ids: Iterable[str]) -> None:
         """Documents of ours are no more, and nothing is expected of them."""
         for document_id in document_ids:
+            copy = self._copies.get(document_id)
+            if copy is not None and (copy.state is not None or document_id in self._due):
+                self._gone[document_id] = None
             self._forget(document_id)
 
     def find(self, document_id: str) -> None:
@@ -363,6 +370,9 @@ class RepoSession:
             self._list = _List(answer, self._source.each_heads(answer.space_id) if shared else iter(()))
         if self._list is not None:
             return self._list_more(self._list)
+        if self._gone:
+            gone, _ = self._gone.popitem()
+            return Unavailable(gone)
         while self._due and self._looks_left > 0:
             document_id = next(iter(self._due))
             if document_id in self._roots and self._load_first(document_id):
@@ -489,6 +499,11 @@ class RepoSession:
             self._events.append(DocumentUnavailable(document_id))
             return
         self._settle(document_id, copy)  # The next comparison of the collections tries again.
+        # The peer had it as it is, or a list had it offered anew: it was given up there, and nothing comes of waiting.
+        is_final = copy.remote == entry.heads or (copy.declined == entry.heads and entry.space_id in self._listed)
+        copy.declined = entry.heads
+        if is_final:
+            return
         if entry.space_id in self._spaces and entry.space_id not in self._declined:
             # It does not share the space yet, or has given the document up, as this peer may do soon.
             self._declined.add(entry.space_id)
@@ -505,6 +520,8 @@ class RepoSession:
         if not self._comparisons:
             self._heard.clear()
         self._declined.discard(space_id)
+        if theirs:
+            self._listed.add(space_id)
         # A newer list takes the place of an older one.
         self._comparisons[space_id] = self._compare(space_id, theirs, now)
         if len(self._comparisons) == 1:

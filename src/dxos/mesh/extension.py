@@ -202,7 +202,7 @@ class ExtensionChannel:
             The peer may or may not have been called; the connection stays usable.
         """
         deadline = anyio.current_time() + timeout_s
-        await self._wait_turn(deadline)
+        await self.wait_turn(deadline)
         number = self._outlet.session.call(self.name, method, request, deadline=deadline)
         waiter = self._waiters[number] = _Waiter()
         self._outlet.wake()
@@ -221,7 +221,7 @@ class ExtensionChannel:
     ) -> RemoteStream[M]:
         """Ask for a stream of answers; `timeout_s` is for its beginning. Errors come while reading, as in `call`."""
         deadline = anyio.current_time() + timeout_s
-        await self._wait_turn(deadline)
+        await self.wait_turn(deadline)
         number = self._outlet.session.call(self.name, method, request, deadline=deadline, stream=True)
         stream = self._streams[number] = RemoteStream(self._forget_stream, number, response)
         self._outlet.wake()
@@ -236,7 +236,13 @@ class ExtensionChannel:
         """
         return self._open_raw(self.name, tag, content_type)
 
-    async def _wait_turn(self, deadline: float) -> None:
+    async def wait_turn(self, deadline: float) -> None:
+        """Wait until a call would be sent at once; several that wait may go on in any order.
+
+        Raises:
+            DeadlineError: The deadline passed.
+            BrokenError: The connection was lost.
+        """
         peer = self._outlet.session.peer_of(self.name)
         if self._outlet.must_wait(self.name, peer.calls_count):
             await self._outlet.wait_room(self.name, deadline=deadline, calls_count=lambda: peer.calls_count)

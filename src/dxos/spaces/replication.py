@@ -107,9 +107,10 @@ class DocumentReplication(Extension):
         return Empty()
 
     async def _receive(self, message: SyncMessage) -> Empty:
-        await self._attached.wait()  # Its first message may overtake the answer to our start.
-        assert self._peer is not None
-        async with self._receiving:
+        async with self._receiving:  # Taken before anything is waited for: whoever waits first need not go on first.
+            if self._peer is None:
+                await self._attached.wait()  # Its first message may overtake the answer to our start.
+                assert self._peer is not None
             if len(message.payload) <= SYNC_INLINE_BYTES_MAX:
                 decoded = messages.decode(message.payload)
             else:
@@ -124,7 +125,11 @@ class DocumentReplication(Extension):
         while True:
             # One waits for something to say, the others for its place: a change wakes one task, not all.
             async with self._turn:
-                while (message := peer.next_message(self)) is None:
+                while True:
+                    # Room first: once a message is made, nothing is waited for until it is on its way.
+                    await channel.wait_turn(anyio.current_time() + SYNC_CALL_TIMEOUT_S)
+                    if (message := peer.next_message(self)) is not None:
+                        break
                     await peer.wait(self)
             await channel.call(_SEND, SyncMessage(payload=message), Empty, timeout_s=SYNC_CALL_TIMEOUT_S)
 
@@ -166,7 +171,7 @@ class _Peer:
             if self._shared.get(space_id) != shared:
                 self._session.share(shared, now=now)
         self._shared = wanted
-        self._changes.notify()
+        self._changed()
 
     def restart(self) -> None:
         """Begin anew on the next link: what the ended one had under way is unknown."""
@@ -179,21 +184,32 @@ class _Peer:
         try:
             events = self._session.take_in(message, now=anyio.current_time())
         finally:
-            self._changes.notify()
+            self._changed()
         self._report(events)
 
     def documents_changed(self, document_ids: tuple[str, ...]) -> None:
         for document_id in document_ids:
             self._session.document_changed(document_id)
-        self._changes.notify()
+        self._changed()
 
     def documents_added(self, document_ids: tuple[str, ...]) -> None:
         self._session.documents_added(document_ids)
-        self._changes.notify()
+        self._changed()
 
     def documents_given_up(self, document_ids: tuple[str, ...]) -> None:
         self._session.documents_given_up(document_ids)
+        self._changed()
+
+    def _changed(self) -> None:
+        """There may be something to send. Said at once: the spaces are asked whether they are in sync at any time."""
         self._changes.notify()
+        self._note_sync()
+
+    def _note_sync(self) -> None:
+        if self.in_sync is not self._was_in_sync:
+            self._was_in_sync = not self._was_in_sync
+            for one in self.links:
+                one.space.sync_changed()
 
     def next_message(self, link: DocumentReplication) -> bytes | None:
         """The next message to send on this link, or None for now."""
@@ -203,10 +219,7 @@ class _Peer:
             self._outgoing.extend(self._session.evaluate(now=anyio.current_time()))
             self._report(self._session.take_events())
         message = self._outgoing.popleft() if self._outgoing else None
-        if self.in_sync is not self._was_in_sync:
-            self._was_in_sync = not self._was_in_sync
-            for one in self.links:
-                one.space.sync_changed()
+        self._note_sync()
         return message
 
     async def wait(self, link: DocumentReplication) -> None:
