@@ -568,6 +568,7 @@ class Database:
         if self._type_changes is not None:
             self._type_changes.unsubscribe()
         self.pause()
+        self._live.end()
 
     async def _settle(self) -> None:
         while self._sending:
@@ -797,11 +798,16 @@ class Database:
         await self._settle()
         return await self._query.count(self._space_id, self._schemas.expanded(query))
 
-    def follow(self, query: PlainQuery, callback: Callable[[QueryUpdate[Any]], object]) -> Subscription:
-        """Tell `callback` of a query's results, now and after each change."""
+    def follow(
+        self,
+        query: PlainQuery,
+        callback: Callable[[QueryUpdate[Any]], object],
+        ended: Callable[[], object] | None = None,
+    ) -> Subscription:
+        """Tell `callback` of a query's results, now and after each change, and `ended` that the client was closed."""
         if self._closed:
             raise ClosedError("The client was closed.")
-        live = LiveQuery(self, self._schemas.expanded(query), callback, self._spawn)
+        live = LiveQuery(self, self._schemas.expanded(query), callback, self._spawn, ended)
         self._live.add(live)
 
         async def begin() -> None:

@@ -58,7 +58,12 @@ class AllSpaces:
         indexes = {plan.index for plan in plans}
         return QueryPlan(steps, indexes.pop() if len(indexes) == 1 else None, sum(plan.rows for plan in plans))
 
-    def follow(self, query: PlainQuery, callback: Callable[[QueryUpdate[Any]], object]) -> Subscription:
+    def follow(
+        self,
+        query: PlainQuery,
+        callback: Callable[[QueryUpdate[Any]], object],
+        ended: Callable[[], object] | None = None,
+    ) -> Subscription:
         """Tell `callback` of a query's results, now and after each change, also of spaces that open later."""
         followed = _Followed(query, callback)
         states: dict[str, Subscription] = {}
@@ -75,7 +80,7 @@ class AllSpaces:
                     states[space.id] = space.state.subscribe(refresh)
             refresh(spaces)
 
-        listed = self._spaces.subscribe(look)
+        listed = self._spaces.subscribe(look, complete=ended)
 
         def end() -> None:
             listed.unsubscribe()

@@ -61,9 +61,15 @@ class LiveQuery:
     """
 
     def __init__(
-        self, database: Asked, query: PlainQuery, callback: Callable[[QueryUpdate[Any]], object], spawn: Spawn
+        self,
+        database: Asked,
+        query: PlainQuery,
+        callback: Callable[[QueryUpdate[Any]], object],
+        spawn: Spawn,
+        ended: Callable[[], object] | None = None,
     ) -> None:
         self._database, self._query, self._callback, self._spawn = database, query, callback, spawn
+        self._ended = ended
         self._keys: list[SortKey] = []  # Of the matches, in order; an object's id is the last part of its key.
         self._matches: list[EchoObject] = []
         self._key_of: dict[str, SortKey] = {}
@@ -101,6 +107,11 @@ class LiveQuery:
             # The space was closed in between; when it opens, its rows come as changes.
             _log.warning("A query could not be followed from its start: %s", error)
             return []
+
+    def end(self) -> None:
+        """Nothing changes any more: the client is closed."""
+        if self.active and self._ended is not None:
+            call_logged(self._ended)
 
     @property
     def query(self) -> PlainQuery:
@@ -251,6 +262,11 @@ class LiveQueries:
             self._count(place, -1)
         for object_id in live.ids():
             self._remove(("held", object_id), live)
+
+    def end(self) -> None:
+        """Tell those who asked for it that nothing changes any more."""
+        for live in tuple(self._known):
+            live.end()
 
     def rewrite(self, rewrite: Callable[[PlainQuery], PlainQuery]) -> None:
         """Ask another way, because more is known about types."""

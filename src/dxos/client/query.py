@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Protocol, cast, final
 
+import anyio
+import anyio.lowlevel
 from typing_extensions import TypeVar
 
 from dxos import words
@@ -61,14 +63,19 @@ class Answers(Protocol):
         """How a query is answered."""
         ...
 
-    def follow(self, query: PlainQuery, callback: Callable[[QueryUpdate[Any]], object]) -> Subscription:
-        """Tell `callback` of a query's results, now and after each change."""
+    def follow(
+        self,
+        query: PlainQuery,
+        callback: Callable[[QueryUpdate[Any]], object],
+        ended: Callable[[], object] | None = None,
+    ) -> Subscription:
+        """Tell `callback` of a query's results, now and after each change, and `ended` that the client was closed."""
         ...
 
 
 @final
 class Query(Generic[T]):
-    """A question to the database; immutable, and nothing is asked before `run`, `first`, `count` or `subscribe`."""
+    """A question to the database; immutable, and nothing is asked before `run`, `first`, `count`, `subscribe`, …"""
 
     __slots__ = ("_database", "_query")
 
@@ -143,8 +150,16 @@ class Query(Generic[T]):
         """How the host finds the results: which index leads to them, and how many objects it looks at."""
         return await self._database.explain(self._query)
 
-    def __aiter__(self) -> AsyncIterator[T]:
-        return _Results(self)
+    def __aiter__(self) -> AsyncIterator[QueryUpdate[T]]:
+        """The results now, then each change of them as it comes; `run` gives the results alone.
+
+        A loop that is slower than the changes gets those that came meanwhile as one. It ends when the client is
+        closed; leaving it earlier ends the subscription.
+
+        Raises:
+            ClosedError: The client is closed already.
+        """
+        return _Updates(self._database, self._query)
 
     def subscribe(self, callback: Callable[[QueryUpdate[T]], object]) -> Subscription:
         """Have `callback` called with the results soon, and again after each change of them, whoever made it.
@@ -158,17 +173,68 @@ class Query(Generic[T]):
         return f"<Query {self._query!r:.100}>"
 
 
+class _Unread(Generic[T]):
+    """What a loop has not been given yet: one update, however many came."""
+
+    def __init__(self) -> None:
+        self._update: QueryUpdate[T] | None = None
+        self._begun = False  # The first results were given.
+        self.ended = False
+        self.changed = anyio.Event()
+
+    def push(self, update: QueryUpdate[T]) -> None:
+        self._update = update if self._update is None else _merged(self._update, update)
+        self.changed.set()
+
+    def end(self) -> None:
+        self.ended = True
+        self.changed.set()
+
+    def take(self) -> QueryUpdate[T] | None:
+        """The update that is due; None if there is none, or what came has undone itself."""
+        update, self._update = self._update, None
+        self.changed = anyio.Event()
+        if update is None or (self._begun and not (update.added or update.removed or update.changed)):
+            return None
+        self._begun = True
+        return update
+
+
+def _merged(earlier: QueryUpdate[T], later: QueryUpdate[T]) -> QueryUpdate[T]:
+    """Two updates as one: what became of the results before the first."""
+    had = {one.id: one for one in (*earlier.removed, *earlier.changed)}  # Among the results before, and spoken of.
+    new = {one.id for one in earlier.added}
+    added = {one.id for one in later.added if one.id not in had} | new - {one.id for one in later.removed}
+    changed = had.keys() - {one.id for one in earlier.removed} | {one.id for one in later.changed if one.id not in new}
+    changed |= {one.id for one in later.added if one.id in had}
+    removed = {one.id: one for one in earlier.removed} | {one.id: one for one in later.removed if one.id not in new}
+    present = {one.id for one in later.objects}
+    return QueryUpdate(
+        later.objects,
+        added=tuple(one for one in later.objects if one.id in added),
+        removed=tuple(one for one in removed.values() if one.id not in present),
+        changed=tuple(one for one in later.objects if one.id in changed),
+    )
+
+
 @final
-class _Results(AsyncIterator[T]):
-    """Results one by one; no generator, which trio complains about when a loop is left early."""
+class _Updates(AsyncIterator[QueryUpdate[T]]):
+    """Not a generator: a loop that is left early ends the subscription by reference counting, without an event loop."""
 
-    def __init__(self, query: Query[T]) -> None:
-        self._query = query
-        self._rest: Iterator[T] | None = None
+    def __init__(self, database: Answers, query: PlainQuery) -> None:
+        self._unread: _Unread[T] = _Unread()
+        # The subscription refers to what is unread, never to this object, or it would live for ever.
+        self._subscription = database.follow(query, self._unread.push, self._unread.end)
 
-    async def __anext__(self) -> T:
-        if self._rest is None:
-            self._rest = iter(await self._query.run())
-        for target in self._rest:
-            return target
-        raise StopAsyncIteration
+    async def __anext__(self) -> QueryUpdate[T]:
+        await anyio.lowlevel.checkpoint()
+        unread = self._unread
+        while (update := unread.take()) is None:
+            if unread.ended:
+                raise StopAsyncIteration
+            await unread.changed.wait()
+        return update
+
+    def __del__(self) -> None:
+        if hasattr(self, "_subscription"):  # A closed client refuses it.
+            self._subscription.unsubscribe()

@@ -19,6 +19,7 @@ from typing import Any, Final, cast, final
 import anyio
 
 from dxos.aio import Subscription
+from dxos.client.query import Query
 from dxos.errors import DeadlineError
 from dxos.limits import VALUE_DEPTH_MAX
 from dxos.sync.thread import LoopThread
@@ -82,7 +83,9 @@ def face_class(shown: type, base: type[Face] = Face) -> type[Face]:
     if any("__eq__" in vars(one) for one in shown.__mro__ if one is not object):
         content["__eq__"] = _special("__eq__")
         content["__hash__"] = None if shown.__hash__ is None else _special("__hash__")
-    if hasattr(shown, "__iter__"):
+    if shown is Query:  # A script wants what is found; changes come to whoever subscribes.
+        content["__iter__"] = lambda self: iter(self.run())
+    elif hasattr(shown, "__iter__"):
         content["__iter__"] = lambda self: iter(self._face_loop.perform(_list_of, self._face_target))
     elif hasattr(shown, "__aiter__"):
         content["__iter__"] = lambda self: _FaceIterator(self._face_loop, self._face_target)

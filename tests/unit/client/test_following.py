@@ -12,7 +12,7 @@ from dxos.client.fields import F
 from dxos.client.following import LiveQuery
 from dxos.client.query import Query, QueryUpdate
 from dxos.client.space import Space
-from dxos.errors import InvalidValueError, UsageError
+from dxos.errors import ClosedError, InvalidValueError, UsageError
 from dxos.testing.services import FakeNetwork, FakeServices
 
 pytestmark = pytest.mark.anyio
@@ -148,3 +148,105 @@ async def test_filters_join_by_operators_and_not_by_words(space: Space) -> None:
     with pytest.raises(InvalidValueError):
         F.title.matches("*")
     assert repr(F.shop["two words"][0]) == "F.shop['two words'][0]"
+
+
+async def test_a_loop_over_a_query_gets_the_results_and_then_each_change_once(space: Space) -> None:
+    milk = space.db.add({"title": "Milk", "kind": "food"})
+    updates = aiter(space.db.query(kind="food"))
+    first = await anext(updates)
+    assert (titles(first.objects), titles(first.added)) == (["Milk"], ["Milk"])
+    eggs = space.db.add({"title": "Eggs", "kind": "food"})
+    assert await anext(updates) == QueryUpdate((milk, eggs), added=(eggs,))
+    milk.title = "Oat milk"
+    assert await anext(updates) == QueryUpdate((milk, eggs), changed=(milk,))
+    space.db.remove(eggs)
+    assert await anext(updates) == QueryUpdate((milk,), removed=(eggs,))
+    with anyio.move_on_after(5) as waiting:
+        await anext(updates)
+    assert waiting.cancelled_caught
+
+
+async def test_a_loop_over_a_query_without_results_says_so_at_once(space: Space) -> None:
+    async for update in space.db.query(kind="food"):
+        assert update == QueryUpdate(())
+        break
+
+
+async def test_a_slow_loop_gets_what_came_meanwhile_as_one_change(space: Space) -> None:
+    kept, gone, back = (space.db.add({"title": title, "kind": "food"}) for title in ("kept", "gone", "back"))
+    updates = aiter(space.db.query(kind="food"))
+    await anext(updates)
+    back.kind = "lost"
+    brief, new = space.db.add({"kind": "food"}), space.db.add({"kind": "food", "n": 0})
+    await space.db.flush()
+    kept.n, new.n, back.kind = 1, 1, "food"
+    space.db.remove(gone)
+    await space.db.flush()
+    space.db.remove(brief)
+    await space.db.flush()
+    update = await anext(updates)
+    assert set(update.objects) == {kept, back, new}
+    assert (update.added, update.removed) == ((new,), (gone,))
+    assert set(update.changed) == {kept, back}
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_what_a_slow_loop_is_told_leads_to_what_there_is(space: Space, seed: int) -> None:
+    draw = random.Random(seed)
+    items = [space.db.add({"n": n, "shown": draw.random() < 0.5}) for n in range(8)]
+    updates = aiter(space.db.query(shown=True))
+    known: set[Any] = set()
+    for _ in range(30):
+        for item in draw.sample(items, 2):
+            item.shown = not item.shown
+        await space.db.flush()
+        if draw.random() < 0.4:
+            with anyio.move_on_after(1):
+                update = await anext(updates)
+                assert known.isdisjoint(update.added)
+                assert known.issuperset({*update.removed, *update.changed})
+                known = known - {*update.removed} | {*update.added}
+                assert known == {*update.objects} == {item for item in items if item.shown}
+
+
+async def test_changes_that_undo_each_other_are_told_to_no_slow_loop(space: Space) -> None:
+    updates = aiter(space.db.query(kind="food"))
+    await anext(updates)
+    brief = space.db.add({"kind": "food"})
+    await space.db.flush()
+    space.db.remove(brief)
+    await space.db.flush()
+    with anyio.move_on_after(5) as waiting:
+        await anext(updates)
+    assert waiting.cancelled_caught
+
+
+async def test_leaving_a_loop_over_a_query_ends_the_subscription(space: Space) -> None:
+    async for _ in space.db.query(kind="food"):
+        assert len(space.db._live) == 1
+        break
+    assert len(space.db._live) == 0
+
+
+@pytest.mark.parametrize("everywhere", [False, True])
+async def test_a_loop_over_a_query_ends_when_the_client_is_closed(everywhere: bool) -> None:
+    client = Client(services=FakeServices(FakeNetwork()))
+    await client.initialize()
+    await client.halo.create_identity(display_name="Alice")
+    space = await client.create_space(name="Shop")
+    query = client.query(kind="food") if everywhere else space.db.query(kind="food")
+    seen: list[QueryUpdate[Any]] = []
+
+    async def read() -> None:
+        async for update in query:
+            seen.append(update)
+
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(read)
+            await anyio.wait_all_tasks_blocked()
+            await client.destroy()
+    assert seen == [QueryUpdate(())]
+    if not everywhere:
+        with pytest.raises(ClosedError):
+            aiter(query)

@@ -128,10 +128,13 @@ def test_classes_and_their_fields_are_there_too(client: Any, space: Any) -> None
         task.done = "no"
 
 
-def test_for_is_async_for(space: Any) -> None:
+def test_for_over_a_query_gives_what_it_finds(space: Any) -> None:
     for n in range(3):
         space.db.add({"n": n, "kind": "number"})
     assert sorted(one.n for one in space.db.query(kind="number")) == [0, 1, 2]
+
+
+def test_for_is_async_for(space: Any) -> None:
     for state in space.state:
         assert state is SpaceState.READY
         break
