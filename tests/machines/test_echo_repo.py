@@ -521,7 +521,8 @@ def test_a_peer_that_gave_up_what_we_still_have_is_in_sync_once_it_declined_it_a
     wire.settle()  # By lists: the peer had it, and has it no more.
     wire.now = 35.0
     wire.settle()
-    assert ONE in alice.index and ONE not in bob.index
+    assert ONE in alice.index
+    assert ONE not in bob.index
     assert all(session.in_sync for session in wire.sessions)
 
 

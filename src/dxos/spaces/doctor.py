@@ -33,7 +33,7 @@ from dxos.store.conditions import canonical_json
 from dxos.store.feeds import FeedStorage
 from dxos.store.metadata import SpaceRecord
 from dxos.store.objects import ObjectRecord
-from dxos.store.profile import Profile, salvage_profile
+from dxos.store.profile import Profile, check_salvageable, salvage_profile
 
 _IDENTITY_KEYS: Final = ("device", "control_feed")  # Without these nothing can be signed.
 _CHALLENGE: Final = b"dxos doctor 1: is this key whole?"
@@ -113,20 +113,16 @@ async def examine_folder(
         profile = Profile.open(path, write_sealed=write_sealed)
     except CorruptionError as error:
         reason = str(error.detail.get("reason", error)).rstrip(".")
-        if not repair:
-            notes.add("file.damaged", f"the database file does not open ({reason})", Outcome.REPAIRABLE)
+        if not _salvage(path, notes, f"the database file does not open ({reason})"):
             return notes.report()
-        _salvage(path, notes, reason)
         profile = Profile.open(path, write_sealed=write_sealed)
     try:
         progress(Progress("file", 0, None))
         damage = _check_file(profile, notes)
         if damage is not None:
-            if not repair:
-                notes.add("file.damaged", f"a part of the database file cannot be read ({damage})", Outcome.REPAIRABLE)
-                return notes.report()  # To read on would tell of each row what is true of the page.
             profile.close()
-            _salvage(path, notes, damage)
+            if not _salvage(path, notes, f"a part of the database file cannot be read ({damage})"):
+                return notes.report()  # To read on would tell of each row what is true of the page.
             profile = Profile.open(path, write_sealed=write_sealed)
             _check_file(profile, notes)
         return await _examine(profile, notes, progress)
@@ -156,15 +152,29 @@ async def _examine(profile: Profile, notes: "_Notes", progress: Callable[[Progre
     return notes.report()
 
 
-def _salvage(path: Path, notes: "_Notes", reason: str) -> None:
-    rows = salvage_profile(path)
+def _salvage(path: Path, notes: "_Notes", damage: str) -> bool:
+    """Repair a file that cannot be read, or say whether that could be done; whether it was."""
+    try:
+        if not notes.repair:
+            check_salvageable(path)
+            notes.add("file.damaged", damage, Outcome.REPAIRABLE)
+            return False
+        rows = salvage_profile(path)
+    except CorruptionError as error:
+        found = str(error).partition(";")[0]
+        notes.add(
+            "file.damaged",
+            f"{damage}, nor repaired: {found[0].lower()}{found[1:].rstrip('.')}; {_BACKUP}",
+            Outcome.LOST,
+        )
+        return False
     notes.add(
         "file.damaged",
-        f"a part of the database file could not be read ({reason}); what could be is in a new file,"
-        " the old one is kept beside it",
+        f"{damage}; what could be read is in a new file, the old one is kept beside it",
         Outcome.REPAIRED,
         documents=rows.get("documents", 0),
     )
+    return True
 
 
 def _check_file(profile: Profile, notes: "_Notes") -> str | None:

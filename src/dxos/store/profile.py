@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final, Self, final
 
 from dxos.errors import ClosedError, CorruptionError, ProfileLockedError, UsageError
+from dxos.store import salvage
 from dxos.store.database import Database
 from dxos.store.documents import DocumentStore
 from dxos.store.feeds import FeedStore
@@ -24,7 +25,6 @@ from dxos.store.invitations import InvitationStore
 from dxos.store.keyring import Keyring
 from dxos.store.metadata import MetadataStore
 from dxos.store.objects import ObjectStore
-from dxos.store.salvage import salvage_database
 
 DATABASE_NAME: Final = "profile.sqlite"
 KEYRING_NAME: Final = "keyring"
@@ -158,7 +158,7 @@ def reset_profile(path: str | os.PathLike[str]) -> None:
 
 
 def salvage_profile(path: str | os.PathLike[str]) -> dict[str, int]:
-    """Make a new database of what can be read in a damaged one, which stays beside it; see `salvage_database`.
+    """Make a new database of what can be read in a damaged one, which stays beside it; see `salvage.salvage_database`.
 
     Returns:
         How many rows each table has now.
@@ -172,7 +172,22 @@ def salvage_profile(path: str | os.PathLike[str]) -> dict[str, int]:
     make_private_directory(folder)
     lock = _Lock(folder / LOCK_NAME)
     try:
-        return salvage_database(folder / DATABASE_NAME)
+        return salvage.salvage_database(folder / DATABASE_NAME)
+    finally:
+        lock.release()
+
+
+def check_salvageable(path: str | os.PathLike[str]) -> None:
+    """See whether `salvage_profile` would find what matters, without changing anything.
+
+    Raises:
+        ProfileLockedError: A process holds the profile.
+        CorruptionError: It would not.
+    """
+    folder = Path(path)
+    lock = _Lock(folder / LOCK_NAME)
+    try:
+        salvage.check_salvageable(folder / DATABASE_NAME)
     finally:
         lock.release()
 

@@ -41,14 +41,14 @@ def salvage_database(path: Path) -> dict[str, int]:
     try:
         database = Database(draft)
         try:
-            with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as damaged:
+            with contextlib.closing(_open_damaged(path)) as damaged:
                 counts = _copy_all(damaged, database)
         except _ERRORS as error:
             raise map_sqlite_error(error) from error
         finally:
             database.close()
         if not counts.get("settings") and not counts.get("documents"):
-            raise CorruptionError("Nothing can be read in the database file; restore the profile from a backup.")
+            raise _nothing_readable()
         kept = path.with_name(path.name + DAMAGED_SUFFIX)
         _remove(kept)
         for suffix in ("-wal", ""):  # The log first: a file without its log opens, a log of another file does not.
@@ -63,6 +63,33 @@ def salvage_database(path: Path) -> dict[str, int]:
     finally:
         _remove(draft)
     return counts
+
+
+def check_salvageable(path: Path) -> None:
+    """See whether `salvage_database` would find what matters, without changing anything.
+
+    Raises:
+        CorruptionError: It would not.
+    """
+    with contextlib.closing(_open_damaged(path)) as damaged:
+        for table in _IRREPLACEABLE:
+            _check_present(table, _present_columns(damaged, table))
+        if not _scan(damaged, "settings", "1", limit=1) and not _scan(damaged, "documents", "1", limit=1):
+            raise _nothing_readable()
+
+
+def _open_damaged(path: Path) -> sqlite3.Connection:
+    """Open a file as far as it can be, which is to be read only."""
+    damaged = sqlite3.connect(path, isolation_level=None)
+    # Tables can be read then although the schema does not parse, of an index or a trigger say, after a first failure.
+    for statement in ("PRAGMA writable_schema = ON", "SELECT 1 FROM sqlite_schema"):
+        with contextlib.suppress(*_ERRORS):
+            damaged.execute(statement).fetchall()
+    return damaged
+
+
+def _nothing_readable() -> CorruptionError:
+    return CorruptionError("Nothing can be read in the database file; restore the profile from a backup.")
 
 
 def _copy_all(damaged: sqlite3.Connection, database: Database) -> dict[str, int]:
@@ -103,24 +130,33 @@ def _tables(database: Database) -> list[tuple[str, bool]]:
 def _columns(damaged: sqlite3.Connection, database: Database, table: str) -> dict[str, str]:
     """The names of a table's columns in the damaged file, each with its right name."""
     wanted = [row[0] for row in database.rows("SELECT name FROM pragma_table_info(?)", (table,))]
-    try:
-        present = [row[0] for row in damaged.execute("SELECT name FROM pragma_table_info(?)", (table,))]
-    except _ERRORS:
-        present = []
-    if not present and table in _IRREPLACEABLE:
-        raise CorruptionError(
-            f"A table of the database cannot be found ({table}); restore the profile from a backup.", table=table
-        )
+    present = _present_columns(damaged, table)
+    if table in _IRREPLACEABLE:
+        _check_present(table, present)
     if len(present) == len(wanted):
         return dict(zip(present, wanted, strict=True))  # A name may be what is damaged.
     return {name: name for name in wanted if name in present}
 
 
-def _scan(damaged: sqlite3.Connection, table: str, names: str) -> list[Row]:
+def _present_columns(damaged: sqlite3.Connection, table: str) -> list[str]:
+    try:
+        return [row[0] for row in damaged.execute("SELECT name FROM pragma_table_info(?)", (table,))]
+    except _ERRORS:
+        return []
+
+
+def _check_present(table: str, columns: list[str]) -> None:
+    if not columns:
+        raise CorruptionError(
+            f"A table of the database cannot be found ({table}); restore the profile from a backup.", table=table
+        )
+
+
+def _scan(damaged: sqlite3.Connection, table: str, names: str, *, limit: int = -1) -> list[Row]:
     """What a scan finds until it fails."""
     found = []
     with contextlib.suppress(*_ERRORS):
-        for row in damaged.execute(f'SELECT {names} FROM "{table}"'):  # noqa: S608
+        for row in damaged.execute(f'SELECT {names} FROM "{table}" LIMIT ?', (limit,)):  # noqa: S608
             found.append(row)
     return found
 
