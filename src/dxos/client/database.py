@@ -175,7 +175,7 @@ class Database:
             return
         if self._types.class_of(target.type) is not kind:
             raise UsageError(f"{kind.__name__} is not registered: `client.add_schema({kind.__name__})` first.")
-        self._schemas.use(object_class(kind).stored_schema())
+        self._schemas.use(object_class(kind)._stored_schema())
 
     async def run_migrations(self, *migrations: Migration[Any]) -> int:
         """Make the objects of this space that have an older type into objects of a newer one, and flush.
@@ -202,7 +202,7 @@ class Database:
             ).run()
             if found:
                 self.check_writable()
-                self._schemas.use(one.target.stored_schema())
+                self._schemas.use(one.target._stored_schema())
             for target in found:
                 one.apply(target)
             changed += len(found)

@@ -37,7 +37,7 @@ class Migration(Generic[Old]):
         self.source, self.target = object_class(cast(Any, source)), object_class(cast(Any, target))
         if self.source.type_name == self.target.type_name:
             raise UsageError(f"{target.__name__}: a migration leads to another type, or another version.")
-        if self.source.kind != self.target.kind:
+        if self.source._kind != self.target._kind:
             raise UsageError(f"{target.__name__}: objects cannot become relations, nor relations objects.")
         self._transform = transform
         self.__doc__ = transform.__doc__

@@ -59,7 +59,7 @@ class DbRouter:
             name: TypeName = made.type_name
             known = new.get(name.dxn) or self._classes.get(name.dxn)
             # The same class again, from a cell of a notebook that ran twice, is no other schema.
-            if known is not None and known is not made and known.stored_schema() != made.stored_schema():
+            if known is not None and known is not made and known._stored_schema() != made._stored_schema():
                 raise UsageError(
                     f"{made.__name__}: another schema is called {name.typename} {name.version} already; give this one "
                     "a higher version."

@@ -321,7 +321,7 @@ class StructShape(ValueShape):
     def store(self, value: Any, core: Core | None, path: Path) -> Any:
         found = self.values_of(value)
         if found is None:
-            raise refused(core, path, f"a {self.name}", value)
+            raise refused(core, path, with_article(self.name), value)
         return self.make(found, core, path)
 
     def values_of(self, value: Any) -> Mapping[str, Any] | None:
@@ -406,7 +406,7 @@ def shape_of(annotation: Any) -> ValueShape:
         return Scalar(annotation) if isinstance(inner, Scalar) else inner
     if annotation in (Any, object):
         return ANYTHING
-    own = getattr(origin or annotation, "shape_as_value", None)
+    own = getattr(origin or annotation, "_shape_as_value", None)
     if own is not None:
         found = own(*args)
         assert isinstance(found, ValueShape)
@@ -484,6 +484,11 @@ def make_field(
     if default is not MISSING:
         shape.store(default, None, (name,))
     return FieldShape(name, key or name, shape, default, factory, optional, description)
+
+
+def with_article(name: str) -> str:
+    """`a Task`, `an Object`: by the first letter, which is right for most names."""
+    return f"{'an' if name[:1] in 'AEIOaeio' else 'a'} {name}"
 
 
 def refused(core: Core | None, path: Path, expected: str, value: object) -> InvalidValueError:

@@ -30,6 +30,7 @@ from dxos.client.schema import (
     model_fields,
     model_shape,
     refused,
+    with_article,
 )
 from dxos.client.state import Core, core_of, object_ids
 from dxos.echo.mutation import check_value
@@ -43,6 +44,7 @@ V = TypeVar("V")
 
 # The classes of this module; their annotations are no fields.
 _OWN: Final = frozenset({"_Typed", "Object", "Relation", "Struct"})
+_ENDS: Final = ("source", "target")  # Of a relation.
 
 
 @final
@@ -99,14 +101,14 @@ class _Attribute:
             value = core.data.get(found.key, MISSING)
             if value is not MISSING and not isinstance(value, dict | list):
                 return value
-        return found.read(holder.root_map())
+        return found.read(holder._root_map())
 
     def __set__(self, holder: _Fielded, value: Any) -> None:
-        holder.root_map()[_shape(type(holder)).by_name[self._name].key] = value
+        holder._root_map()[_shape(type(holder)).by_name[self._name].key] = value
 
     def __delete__(self, holder: _Fielded) -> None:
         try:
-            del holder.root_map()[_shape(type(holder)).by_name[self._name].key]
+            del holder._root_map()[_shape(type(holder)).by_name[self._name].key]
         except KeyError:
             raise AttributeError(self._name) from None
 
@@ -118,7 +120,7 @@ class _Fielded:
 
     _shape: ClassVar[Shape | None]
 
-    def root_map(self) -> LiveMap:
+    def _root_map(self) -> LiveMap:
         """The live map that has the properties."""
         raise NotImplementedError
 
@@ -208,7 +210,7 @@ class _Typed(EchoObject, _Fielded, metaclass=_Meta):
     """What objects and relations of a class have in common."""
 
     type_name: ClassVar[TypeName]
-    kind: ClassVar[Kind] = "object"
+    _kind: ClassVar[Kind] = "object"
     _view: ClassVar[Callable[[LiveMap], Any] | None] = None
 
     @classmethod
@@ -224,19 +226,19 @@ class _Typed(EchoObject, _Fielded, metaclass=_Meta):
         check_value(core.data)
 
     @classmethod
-    def shape_as_value(cls) -> ValueShape:
+    def _shape_as_value(cls) -> ValueShape:
         """As the annotation of a field, the class stands for a reference, shown as the object."""
         return ReferenceTo(cls, as_ref=False)
 
     @classmethod
-    def stored_schema(cls) -> StoredSchema:
+    def _stored_schema(cls) -> StoredSchema:
         """The schema as a space keeps it."""
         shape = _shape(cls)
         return StoredSchema(
-            _name_of(cls), shape.properties(), shape.required(), cls.kind, *_ends(cls), description=_described(cls)
+            _name_of(cls), shape.properties(), shape.required(), cls._kind, *_ends(cls), description=_described(cls)
         )
 
-    def root_map(self) -> LiveMap:
+    def _root_map(self) -> LiveMap:
         return self._root()
 
     if TYPE_CHECKING:
@@ -285,18 +287,22 @@ class Relation(_Typed, Generic[S, T]):
         InvalidValueError: A value of another type, one that is lacking, or one that no field takes.
     """
 
-    kind: ClassVar[Kind] = "relation"
+    _kind: ClassVar[Kind] = "relation"
 
     if TYPE_CHECKING:
         source: S
         target: T
 
-    def __init__(self, *, source: S, target: T, **values: Any) -> None:
+    def __init__(self, **values: Any) -> None:
+        given = {name: values.pop(name, MISSING) for name in _ENDS}
         super().__init__(**values)
         core = core_of(self)
+        for name, end in given.items():
+            if end is MISSING:
+                raise InvalidValueError(f"{place_name(core, (name,))}: a value is required.")
         ends = [
             reference_dxn(ReferenceTo(cls, as_ref=False).store(end, core, (name,)))
-            for name, cls, end in zip(("source", "target"), _end_classes(type(self)), (source, target), strict=True)
+            for cls, (name, end) in zip(_end_classes(type(self)), given.items(), strict=True)
         ]
         core.ends = cast(tuple[str, str], tuple(ends))
 
@@ -342,7 +348,7 @@ def _end_classes(cls: type) -> tuple[type[EchoObject], type[EchoObject]]:
 
 
 def _ends(cls: type[_Typed]) -> tuple[str | None, str | None]:
-    if cls.kind != "relation":
+    if cls._kind != "relation":
         return None, None
     source, target = (_dxn(one) for one in _end_classes(cls))
     return source, target
@@ -419,7 +425,7 @@ class Ref(Storable, Generic[T]):
         return reference(self._dxn) if self._target is None else plain(self._target, core, path)
 
     @classmethod
-    def shape_as_value(cls, target: Any = EchoObject) -> ValueShape:
+    def _shape_as_value(cls, target: Any = EchoObject) -> ValueShape:
         """The shape of a field with this annotation."""
         return ReferenceTo(target, as_ref=True)
 
@@ -462,7 +468,7 @@ class ReferenceTo(ValueShape):
         if isinstance(target, EchoObject):
             other = core_of(target)
             if other.loaded and not isinstance(target, wanted) and not _is_version_of(wanted, other.type):
-                raise refused(core, path, f"a {wanted.__name__}", value)
+                raise refused(core, path, _article(wanted), value)
             return plain(target, core, path)
         if isinstance(value, Ref) or reference_dxn(value) is not None:
             return plain(value, core, path)
@@ -479,7 +485,7 @@ def _is_version_of(cls: type[EchoObject], dxn: str | None) -> bool:
 
 
 def _article(cls: type[EchoObject]) -> str:
-    return "an object" if cls is EchoObject else f"a {cls.__name__}"
+    return "an object" if cls is EchoObject else with_article(cls.__name__)
 
 
 # --- Structures ------------------------------------------------------------------------------------------------------
@@ -516,7 +522,7 @@ class Struct(_Fielded, HasValues, Storable, metaclass=_Meta):
         check_value(core.data)
         object.__setattr__(self, "_node", LiveMap(EchoObject._of(core), None, core.data, shape))
 
-    def root_map(self) -> LiveMap:
+    def _root_map(self) -> LiveMap:
         return self._node
 
     def values_by_name(self) -> dict[str, Any]:
@@ -531,7 +537,7 @@ class Struct(_Fielded, HasValues, Storable, metaclass=_Meta):
         return self._node.to_dict()
 
     @classmethod
-    def shape_as_value(cls) -> ValueShape:
+    def _shape_as_value(cls) -> ValueShape:
         """The shape of a field with this annotation."""
         return _shape(cls)
 

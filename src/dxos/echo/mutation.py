@@ -191,7 +191,7 @@ def check_value(value: object, path: Path = ()) -> None:
             for index, child in enumerate(value):
                 check_value(child, (*path, index))
         case _:
-            raise InvalidValueError(f"{_shown(path)}: a {type(value).__name__} cannot be stored.")
+            raise InvalidValueError(f"{_shown(path)}: a value of type {type(value).__name__} cannot be stored.")
 
 
 def check_key(key: object, path: Path) -> None:

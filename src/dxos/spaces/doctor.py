@@ -257,7 +257,8 @@ class _Examination:
                 record = self._profile.metadata.space(space)
             except CorruptionError:
                 continue  # Found above.
-            assert record is not None
+            if record is None:
+                continue  # An index leads nowhere: found with the file.
             self._records[space] = record
             self._own_feeds |= {record.control_feed_key: "a feed of a space", record.data_feed_key: "a feed of a space"}
 

@@ -74,16 +74,16 @@ async def test_the_schema_is_stored_with_the_first_object_of_its_type() -> None:
         space.db.add(Person(name="Bob"))
         await space.db.flush()
         assert fake.calls.count("data.update") == 1
-        assert await schemas(space) == [Person.stored_schema()]
+        assert await schemas(space) == [Person._stored_schema()]
         space.db.add(Task(title="Shop", assignee=Ref(alice)))
         await space.db.flush()
-        assert await schemas(space) == [Person.stored_schema(), Task.stored_schema()]
+        assert await schemas(space) == [Person._stored_schema(), Task._stored_schema()]
 
 
 async def test_a_schema_that_the_space_has_is_not_stored_again() -> None:
     async with open_space(Person) as (fake, _, space):
         keeper = EchoObject(type=SCHEMA_TYPE)
-        fake.change(space.id, keeper.id, Person.stored_schema().to_data(keeper.id), type=SCHEMA_TYPE)
+        fake.change(space.id, keeper.id, Person._stored_schema().to_data(keeper.id), type=SCHEMA_TYPE)
         space.db.add(Person(name="Alice"))
         await space.db.flush()
         assert len(await schemas(space)) == 1
@@ -96,14 +96,14 @@ async def test_a_class_with_a_further_optional_field_extends_the_schema_that_the
 
     async with open_space(Human) as (fake, _, space):
         keeper = EchoObject(type=SCHEMA_TYPE)
-        fake.change(space.id, keeper.id, Person.stored_schema().to_data(keeper.id), type=SCHEMA_TYPE)
+        fake.change(space.id, keeper.id, Person._stored_schema().to_data(keeper.id), type=SCHEMA_TYPE)
         await space.db.query().run()
         for name in ("Alice", "Bob"):
             space.db.add(Human(name=name))
             await space.db.flush()
         (kept,) = await schemas(space)
-        assert list(kept.properties) == [*Person.stored_schema().properties, "nickname"]
-        assert kept.properties["nickname"] == Human.stored_schema().properties["nickname"]
+        assert list(kept.properties) == [*Person._stored_schema().properties, "nickname"]
+        assert kept.properties["nickname"] == Human._stored_schema().properties["nickname"]
         found = (await space.db.get(keeper.id)).to_dict()["jsonSchema"]
         assert found["propertyOrder"].count("nickname") == 1
         assert found["required"] == ["name", "id"]
@@ -135,7 +135,7 @@ async def test_a_class_whose_objects_do_not_fit_the_schema_that_the_space_keeps_
 ) -> None:
     async with open_space(other) as (fake, _, space):
         keeper = EchoObject(type=SCHEMA_TYPE)
-        fake.change(space.id, keeper.id, Person.stored_schema().to_data(keeper.id), type=SCHEMA_TYPE)
+        fake.change(space.id, keeper.id, Person._stored_schema().to_data(keeper.id), type=SCHEMA_TYPE)
         await space.db.query().run()
         made = other(**values)
         with pytest.raises(UsageError, match=re.escape(f"{why}; give yours a higher version, and a migration.")):
@@ -370,7 +370,7 @@ async def test_an_object_whose_type_is_a_stored_schema_is_of_the_type_that_it_sa
         fake.change(space.id, shop_id, {"title": "Shop", "done": False}, type=by_schema)
         await anyio.wait_all_tasks_blocked()
         assert await space.db.query(Task).run() == []
-        fake.change(space.id, keeper.id, Task.stored_schema().to_data(keeper.id), type=SCHEMA_TYPE)
+        fake.change(space.id, keeper.id, Task._stored_schema().to_data(keeper.id), type=SCHEMA_TYPE)
         fake.change(space.id, cook_id, {"title": "Cook", "done": False}, type=by_schema)
         await anyio.wait_all_tasks_blocked()
         assert [one.title for one in updates[-1].objects] == ["Shop", "Cook"]

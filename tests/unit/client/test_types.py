@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable
 from datetime import date, datetime, timezone
 from enum import Enum
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, cast
 from uuid import UUID
 
 import pytest
@@ -82,6 +82,16 @@ class Knows(Relation[Person, Person], typename="example.com/type/Knows", version
     since: int = 2000
 
 
+class Event(Object, typename="example.com/type/Event", version="0.1.0"):
+    kind: str
+    root_map: str = ""
+    stored_schema: str = ""
+
+
+class Visit(Object, typename="example.com/type/Visit", version="0.1.0"):
+    event: Event
+
+
 def broken(namespace: dict[str, Any], **options: str) -> None:
     kind: Any = type(Object)
     kind("Broken", (Object,), namespace, **options)
@@ -142,7 +152,7 @@ def test_new_objects_have_their_defaults_and_leave_out_what_is_optional() -> Non
         (lambda task: task.__setitem__("other", 1), r"Task\.other: the type has no such property"),
         (lambda task: task.__delitem__("title"), r"Task\.title: a value is required"),
         (lambda task: delattr(task, "done"), r"Task\.done: a value is required"),
-        (lambda task: setattr(task, "free", {1}), "free: a set cannot be stored"),
+        (lambda task: setattr(task, "free", {1}), "free: a value of type set cannot be stored"),
     ],
 )
 def test_what_does_not_fit_is_refused_and_changes_nothing(change: Callable[[Any], object], message: str) -> None:
@@ -270,11 +280,11 @@ def test_classes_inherit_fields_but_not_their_name() -> None:
 
     chore = Chore(title="Sweep", nothing=None)
     assert (chore.title, chore.minutes) == ("Sweep", 5)
-    assert Chore.stored_schema().required == ["title", "nothing"]
+    assert Chore._stored_schema().required == ["title", "nothing"]
 
 
 def test_the_schema_is_in_the_form_of_the_original() -> None:
-    schema = Task.stored_schema().to_data("01M7X3AKD4F9Y6YEYW7QVEXYHY")["jsonSchema"]
+    schema = Task._stored_schema().to_data("01M7X3AKD4F9Y6YEYW7QVEXYHY")["jsonSchema"]
     assert schema["required"] == ["title", "nothing", "id"]
     assert schema["propertyOrder"][:3] == ["title", "done", "price"]
     assert schema["description"] == "Something to do."
@@ -293,6 +303,25 @@ def test_the_schema_is_in_the_form_of_the_original() -> None:
         "schema": {"$ref": "dxn:type:example.com/type/Person"},
         "schemaVersion": "0.1.0",
     }
-    relation = Knows.stored_schema().to_data("01M7X3AKD4F9Y6YEYW7QVEXYHY")["jsonSchema"]
+    relation = Knows._stored_schema().to_data("01M7X3AKD4F9Y6YEYW7QVEXYHY")["jsonSchema"]
     assert relation["entityKind"] == "relation"
     assert relation["relationSource"] == {"$ref": "dxn:type:example.com/type/Person"}
+
+
+def test_fields_may_be_called_as_nothing_public_is() -> None:
+    event = Event(kind="party", root_map="a", stored_schema="b")
+    assert (event.kind, event.root_map, event.stored_schema) == ("party", "a", "b")
+    assert event.to_dict() == {"kind": "party", "root_map": "a", "stored_schema": "b"}
+
+
+@pytest.mark.parametrize("lacking", ["source", "target"])
+def test_a_relation_without_an_end_is_refused_by_its_name(lacking: str) -> None:
+    ends: dict[str, Any] = {"source": Person(name="Ann"), "target": Person(name="Ben")}
+    del ends[lacking]
+    with pytest.raises(InvalidValueError, match=rf"Knows\.{lacking}: a value is required"):
+        Knows(**ends)
+
+
+def test_errors_name_what_was_expected_in_english() -> None:
+    with pytest.raises(InvalidValueError, match="expected an Event"):
+        Visit(event=cast(Any, Person(name="Ann")))
