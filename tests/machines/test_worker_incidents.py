@@ -62,6 +62,15 @@ def test_a_frozen_leader_that_keeps_the_lock_is_replaced_and_disturbs_nobody() -
     assert alice.following.link_state is following.LinkState.MEMBER
 
 
+def test_whoever_comes_while_the_only_other_one_is_frozen_is_served_as_soon() -> None:
+    world, (alice,) = people(1)
+    world.run(STEAL_COOLDOWN_S)
+    world.freeze(alice)
+    came_at, bob = world.now, world.start()
+    world.run(30.0, until=lambda: connected(bob))
+    assert LEADER_STALE_S <= world.now - came_at < FAIL_OVER_S
+
+
 def test_a_leader_that_dies_is_followed_at_once_and_its_worker_adopted() -> None:
     world, (alice, bob, carol) = people(3)
     (worker,) = world.live_workers

@@ -544,6 +544,26 @@ def test_a_coordinator_that_does_not_greet_is_left_and_so_is_one_of_an_older_lea
     assert take(machine) == [following.CloseLink(), following.OpenLink()]
 
 
+def test_a_frozen_coordinator_is_left_for_the_next_one_at_once_and_not_when_it_has_not_greeted() -> None:
+    machine = Following("alice", pid=1, version="0.1.0")
+    machine.start(0.0)
+    machine.link_opened(0.0)
+    machine.observe(1, 0.1)
+    machine.handle_timer(HELLO_TIMEOUT_S)  # The next one would be given twice as long.
+    machine.link_opened(HELLO_TIMEOUT_S)
+    take(machine)
+    machine.observe(1, 2.4)
+    assert not take(machine), "the one that it is, and not a new one"
+    machine.observe(2, 2.5)
+    assert take(machine) == [following.CloseLink(), following.OpenLink()]
+    machine.link_opened(2.5)
+    take(machine)
+    machine.nudge(2.6)
+    assert take(machine) == [following.CloseLink(), following.OpenLink()], "this process leads"
+    machine.link_opened(2.6)
+    assert machine.next_timer() == 2.6 + HELLO_TIMEOUT_S
+
+
 def test_an_error_that_will_not_pass_is_said_at_once() -> None:
     machine = Following("alice", pid=1, version="0.1.0")
     machine.start(0.0)

@@ -171,6 +171,7 @@ class Following:
         self.was_connected = False
         self._hello = Hello(client_id, pid, version, protocol, program, since_ms)
         self._link_id = 0  # The leadership of the coordinator at the other end of the link.
+        self._newest_id = 0  # The newest generation of the lock that was seen.
         self._is_ready = False  # Whether that has a worker.
         self._requested_id = 0  # The leadership of which the present attempt was asked.
         self._link_at: float | None = None  # When to connect again.
@@ -208,9 +209,16 @@ class Following:
         self._link()
 
     def nudge(self, now: float) -> None:
-        """A coordinator has just begun to listen in this process, so there is no need to wait."""
-        if self.link_state is LinkState.NONE and self._is_open():
+        """A coordinator has just begun to listen in this process, so there is no need to wait.
+
+        Neither for one that has not greeted: it is the one before, which may be frozen.
+        """
+        if not self._is_open():
+            return
+        if self.link_state is LinkState.NONE:
             self._link()
+        elif self.link_state is LinkState.GREETING:
+            self._relink_afresh()
 
     def link_opened(self, now: float) -> None:
         """The link is there."""
@@ -241,8 +249,15 @@ class Following:
 
     def observe(self, newest: int, now: float) -> None:
         """Look at the newest generation of the lock: a link to an older leader, perhaps a frozen one, is of no use."""
-        if self.link_state is LinkState.MEMBER and newest > self._link_id and self._is_open():
-            self._relink()
+        seen, self._newest_id = self._newest_id, max(self._newest_id, newest)
+        if not self._is_open():
+            return
+        if self.link_state is LinkState.MEMBER:
+            if newest > self._link_id:
+                self._relink()
+        elif self.link_state is LinkState.GREETING and 0 < seen < newest:
+            # A frozen process does not greet, though the system connects to its socket.
+            self._relink_afresh()
 
     def receive(self, message: Message, now: float) -> None:
         """Take a message of the coordinator.
@@ -395,6 +410,11 @@ class Following:
         self.actions.append(CloseLink())
         self._unlink()
         self._link()
+
+    def _relink_afresh(self) -> None:
+        """Connect again, to another coordinator, which has as long to greet as the first one had."""
+        self._greeting_s = HELLO_TIMEOUT_S
+        self._relink()
 
     def _leave_link(self) -> None:
         if self.link_state is not LinkState.NONE:
