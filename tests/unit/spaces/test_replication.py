@@ -1,14 +1,19 @@
 """Sessions of documents: whose connections belong together, and what they leave behind."""
 
+from typing import Any, cast
+
 import anyio
 import pytest
+from echo_peers import make_document_id
 
+from dxos.echo import messages
 from dxos.echo.mutation import Put
 from dxos.halo.roles import SpaceRole
 from dxos.spaces.documents import Documents
-from dxos.spaces.replication import Replicator
+from dxos.spaces.replication import DocumentReplication, Replicator
 from dxos.store.profile import Profile
 from dxos.testing.peers import Host, agreed, simulated_hosts, until
+from dxos.wire.proto.automerge_pb2 import SyncMessage
 
 pytestmark = pytest.mark.anyio
 
@@ -87,6 +92,29 @@ async def test_closing_a_connection_leaves_no_subscription_behind() -> None:
             await until(lambda: bool(space.connections))
         await anyio.sleep(5)
         assert (len(space.pipeline.appended), len(space.pipeline.feed_added), len(space.gossip._channels)) == before
+
+
+async def test_messages_that_come_before_the_session_are_taken_in_their_order() -> None:
+    class Taking:
+        def __init__(self) -> None:
+            self.seen: list[str] = []
+
+        def receive(self, message: messages.Message) -> None:
+            assert isinstance(message, messages.Unavailable)
+            self.seen.append(message.document_id)
+
+    async with simulated_hosts("alice") as (alice,):
+        link = DocumentReplication(alice.peer.replicator, await alice.create_space())
+        ids = [make_document_id(number) for number in range(20)]
+        taking = Taking()
+        async with anyio.create_task_group() as tasks:
+            for one in ids:
+                payload = messages.encode(messages.Unavailable(one), sender="b", target="a")
+                tasks.start_soon(link._receive, SyncMessage(payload=payload))
+                await anyio.wait_all_tasks_blocked()
+            link._peer = cast(Any, taking)
+            link._attached.set()
+        assert taking.seen == ids
 
 
 def test_a_replicator_without_peers_is_in_sync() -> None:
