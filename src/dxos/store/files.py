@@ -31,6 +31,9 @@ def map_os_error(error: OSError, action: str) -> StorageError:
             return StorageAccessError(f"Cannot {action}: a link stands in the file's place; remove it.", reason=reason)
         case errno.EROFS:
             return StorageAccessError(f"Cannot {action}: the disk is read-only; choose another folder.", reason=reason)
+        case errno.EMFILE | errno.ENFILE:
+            advice = "too many files are open; close some, or raise the limit (ulimit -n)"
+            return StorageAccessError(f"Cannot {action}: {advice}.", reason=reason)
         case errno.ENOTDIR | errno.EEXIST:
             return StorageAccessError(f"Cannot {action}: the path is no folder; choose another.", reason=reason)
         case _:

@@ -242,7 +242,10 @@ def connect(path: Path) -> socket.socket | None:
         ProofError: Another user's process does.
         StorageAccessError: The socket cannot be reached for another reason.
     """
-    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection = socket.socket(socket.AF_UNIX)
+    except OSError as error:
+        raise map_os_error(error, f"connect to {path.name}") from error
     connection.setblocking(False)
     try:
         connection.connect(str(path))

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 
 from dxos.errors import ClosedError, DxosError, StorageAccessError
 from dxos.limits import CLIENT_ID_CHARS_MAX, LEADER_BEAT_S, WORKER_CLOSE_S, WORKER_KILL_S_MAX, ZYGOTE_ANSWER_S
+from dxos.store.files import map_os_error
 from dxos.version import __version__
 from dxos.worker import election, following, messages
 from dxos.worker.election import Election
@@ -454,7 +455,12 @@ class _Driver:
         sweep(self._places.host)
         worker_id = secrets.token_hex(8)
         for is_last in (False, True):
-            ours, theirs = socket.socketpair()
+            try:
+                ours, theirs = socket.socketpair()
+            except OSError as error:
+                with self._happening():
+                    leading.leadership.spawn_failed(Failure.of(map_os_error(error, "start the worker")))
+                return
             try:
                 zygote = await self._reach_zygote(leading, fresh=is_last)
                 zygote.send(json.dumps({"fork": worker_id}).encode(), theirs.fileno())

@@ -17,6 +17,7 @@ from dxos.store.files import map_os_error, read_private_file, write_private_file
         (errno.EROFS, StorageAccessError, "read-only"),
         (errno.ENOTDIR, StorageAccessError, "no folder"),
         (errno.ELOOP, StorageAccessError, "link"),
+        (errno.EMFILE, StorageAccessError, "too many files"),
         (errno.EACCES, StorageAccessError, "permissions"),
     ],
 )

@@ -1,5 +1,6 @@
 """The private folders in which processes meet."""
 
+import errno
 import os
 import socket
 import stat
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dxos.errors import StorageAccessError
-from dxos.worker.places import check_peer, listen, network_mount, open_places
+from dxos.worker.places import check_peer, connect, listen, network_mount, open_places
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="sockets of POSIX")
 MOUNTS = r"""22 1 8:1 / / rw - ext4 /dev/sda1 rw
@@ -98,3 +99,12 @@ def test_a_socket_is_private_and_takes_the_place_of_another(tmp_path: Path) -> N
         with pytest.raises(BlockingIOError):
             first.accept()
     assert os.listdir(places.host) == ["coordinator.sock"]
+
+
+def test_a_process_with_too_many_files_open_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(family: int) -> socket.socket:
+        raise OSError(errno.EMFILE, "x")
+
+    monkeypatch.setattr(socket, "socket", fail)
+    with pytest.raises(StorageAccessError, match="too many files"):
+        connect(tmp_path / "coordinator.sock")
