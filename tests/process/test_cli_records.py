@@ -16,7 +16,7 @@ import pytest
 
 pytestmark = [pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
-RECORDS = int(os.environ.get("DXOS_RECORDS", "500"))
+RECORDS = int(os.environ.get("DXOS_RECORDS", "200"))
 WAIT_S = 60.0 + RECORDS / 100
 TYPE = "example.org/type/Book"
 

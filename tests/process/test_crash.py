@@ -18,7 +18,7 @@ from process_people import SOURCE, WAIT_S, person
 from dxos.errors import StorageFullError
 from dxos.spaces.doctor import examine_folder
 
-SEEDS = int(os.environ.get("DXOS_CRASH_SEEDS", "20"))
+SEEDS = int(os.environ.get("DXOS_CRASH_SEEDS", "10"))
 PROCESSES = 2
 WORKLOAD = Path(__file__).parents[1] / "crash_workload.py"
 

@@ -28,7 +28,7 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="looks at processes as Linux shows them"),
 ]
 STORMS = int(os.environ.get("DXOS_STORMS", "2"))
-STORM_S = float(os.environ.get("DXOS_STORM_S", "4"))
+STORM_S = float(os.environ.get("DXOS_STORM_S", "3"))
 CLIENTS_MIN, CLIENTS_MAX = 3, 10
 
 

@@ -58,6 +58,7 @@ async def test_all_that_an_application_holds_goes_on_over_a_change_of_host(tmp_p
                 await held.space.db.flush()
                 await bob.status.wait_for(lambda status: status is SystemStatus.ACTIVE, timeout_s=WAIT_S)
                 theirs = await join(carol, code, auth_code)
+                await theirs.wait_until_synced(WAIT_S)
                 assert (await open_one).state is InvitationState.SUCCESS
                 (same,) = await theirs.db.query(title="Oat milk").run()
                 same.title = "Rice milk"
