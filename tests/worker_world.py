@@ -340,6 +340,7 @@ class Client(Process):
         self.session: Port | None = None
         self.rejected: Failure | None = None
         self.reports: list[Failure] = []
+        self.warnings: list[Failure] = []
         self.held: set[int] = set()
         self.closing = False
         self.tick_at = math.inf
@@ -638,9 +639,10 @@ class Client(Process):
                 if self.session:
                     self.session.close_client_end()
                     self.session = None
+            case following.Warned(failure):
+                self.warnings.append(failure)
             case following.Rejected(failure):
                 self.rejected = failure
-                self.election.coordinator_failed()
                 self._close()
         assert now == world.now
 
@@ -661,6 +663,10 @@ class Client(Process):
             if port:
                 assert isinstance(message, messages.ProvidePort)
                 self.received.setdefault(message, []).append(port)
+            if isinstance(message, messages.Refused):
+                self.election.coordinator_failed()
+            elif isinstance(message, messages.Welcome):
+                self.election.coordinator_greeted()
             self.following.receive(message, self.world.now)
 
         def ended() -> None:

@@ -244,7 +244,33 @@ def test_a_newer_client_has_the_older_leader_step_down_and_its_worker_end() -> N
     assert worker.dead
     assert world.leaders == [bob]
     assert connected(bob)
-    assert alice.rejected is not None, "it cannot follow a newer leader"
+    assert alice.session is None, "it cannot follow a newer leader"
+    (warning,) = alice.warnings
+    assert "newer version of dxos" in warning.message
+
+
+def test_a_newer_client_that_leaves_again_gives_the_older_ones_their_host_back() -> None:
+    world, (alice, bob) = people(2)
+    for spell, leave in enumerate((Client.close, Client.die), 1):
+        carol = world.start(protocol=2)
+        world.run(30.0)
+        assert world.leaders == [carol]
+        assert connected(carol)
+        assert len(alice.warnings) == len(bob.warnings) == spell, "once, however long it takes"
+        leave(carol)
+        left_at = world.now
+        world.run(30.0, until=lambda: connected(alice, bob))
+        assert connected(alice, bob)
+        assert world.now - left_at < FAIL_OVER_S
+        assert not alice.rejected
+        assert not bob.rejected
+        assert len(world.live_workers) == 1
+    world.run(STEAL_COOLDOWN_S)
+    (frozen,) = world.leaders
+    (other,) = {alice, bob} - {frozen}
+    world.freeze(frozen)
+    world.run(30.0, until=lambda: leads(other))
+    assert leads(other), "whoever was refused may depose again, once it is not"
 
 
 # --- The worker -------------------------------------------------------------------------------------------------------

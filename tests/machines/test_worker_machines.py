@@ -17,6 +17,7 @@ from dxos.limits import (
     LEADER_RETRY_S_MAX,
     LEADER_STALE_S,
     LEADER_STEALS_MAX,
+    LINK_RETRY_S_MAX,
     LOCK_RETRY_S,
     PORT_POLL_S,
     PORT_TIMEOUT_S,
@@ -34,6 +35,7 @@ from dxos.worker.election import Election
 from dxos.worker.following import Following
 from dxos.worker.leadership import Leadership
 from dxos.worker.messages import (
+    PROTOCOL,
     Failure,
     HandOver,
     Hello,
@@ -134,6 +136,8 @@ def test_whoever_was_refused_by_the_coordinator_steals_nothing() -> None:
     machine = waiting()
     machine.coordinator_failed()
     assert watch(machine, 0.0, 600.0) == 600.0
+    machine.coordinator_greeted()
+    assert watch(machine, 600.0, 600.0) < 600.0
 
 
 def test_a_lock_that_nobody_holds_is_tried_and_not_stolen() -> None:
@@ -567,11 +571,43 @@ def test_a_frozen_coordinator_is_left_for_the_next_one_at_once_and_not_when_it_h
 def test_an_error_that_will_not_pass_is_said_at_once() -> None:
     machine = Following("alice", pid=1, version="0.1.0")
     machine.start(0.0)
-    machine.link_failed(FAILURE)
+    machine.link_failed(FAILURE, 0.0)
     assert take(machine)[-1] == following.Rejected(FAILURE)
     assert machine.diagnostics()["worker_coordinator_error"] == FAILURE.message
     machine.nudge(1.0)
     assert not take(machine)
+
+
+def test_whoever_had_a_session_is_told_once_that_it_is_refused_and_goes_on_trying() -> None:
+    machine = member()
+    machine.receive(PORT, 0.1)
+    machine.link_ended(0.2)
+    now = machine.next_timer()
+    assert now is not None
+    machine.handle_timer(now)
+    machine.link_opened(now)
+    take(machine)
+    machine.receive(Refused("Too old.", PROTOCOL + 1, "0.2.0"), now)
+    assert take(machine) == [following.CloseLink(), following.Warned(Failure("storage.version", "Too old."))]
+    assert machine.state is following.State.CONNECTED, "the session goes on"
+    assert machine.next_timer() == now + LINK_RETRY_S_MAX
+    now += LINK_RETRY_S_MAX
+    machine.handle_timer(now)
+    machine.link_failed(FAILURE, now)
+    assert take(machine) == [following.OpenLink()]
+    assert machine.next_timer() == now + LINK_RETRY_S_MAX
+    machine.observe(2, now + 0.1)
+    assert take(machine) == [following.OpenLink()], "a newer leader may be of our version"
+    machine.link_failed(FAILURE, now + 0.1)
+    machine.observe(2, now + 0.2)
+    assert not take(machine)
+    machine.nudge(now + 0.2)
+    assert take(machine) == [following.OpenLink()], "this process leads"
+    machine.link_opened(now + 0.2)
+    machine.receive(Welcome(2, ready=True, pid=1, version="0.1.0"), now + 0.2)
+    assert "worker_coordinator_error" not in machine.diagnostics()
+    machine.port_ended(1, now + 0.3)
+    assert take(machine)[-1] == following.Send(RequestPort("alice", 2))
 
 
 def test_after_the_first_session_a_failure_is_the_leaders_to_mend() -> None:
@@ -796,6 +832,7 @@ def following_inputs(chance: random.Random) -> tuple[Following, Inputs]:
         machine.link_opened,
         machine.link_opened,
         machine.link_ended,
+        lambda now: machine.link_failed(FAILURE, now) if machine.was_connected else None,
         machine.nudge,
         lambda now: machine.observe(chance.randint(1, 5), now),
         lambda now: machine.port_ended(machine.attempt, now),

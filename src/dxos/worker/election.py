@@ -276,8 +276,12 @@ class Election:
         self._has_session = False
 
     def coordinator_failed(self) -> None:
-        """The coordinator refused us, or cannot be reached for a reason that will not pass."""
+        """The coordinator refused us, or cannot be reached for a reason that will not pass by itself."""
         self._may_steal = False
+
+    def coordinator_greeted(self) -> None:
+        """The coordinator takes us."""
+        self._may_steal = True
 
     def leadership_ready(self) -> None:
         """The worker of our leadership serves."""

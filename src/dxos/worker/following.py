@@ -1,6 +1,6 @@
 """A client's way to its session: finding the coordinator, asking for a port, keeping it, asking again.
 
-    the port   SEEKING ─provided─▶ CONNECTED ─ended─▶ SEEKING;  ─rejected─▶ FAILED;  ─close─▶ CLOSED
+    the port   SEEKING ─provided─▶ CONNECTED ─ended─▶ SEEKING ─rejected─▶ FAILED;  each ─close─▶ CLOSED
     the link   NONE ─link─▶ LINKING ─opened─▶ GREETING ─welcomed─▶ MEMBER;  each ─ended─▶ NONE
 
 The two are apart: a session goes on when its leader is gone, and a link without a port asks for one.
@@ -11,6 +11,8 @@ Invariants
 2. Attempts only grow; each new session is asked for with a new one, and a port of an old one, or of a leader older than
    one we know, is discarded.
 3. Every waiting client is served in the end: what may be lost with a link, a leader or a worker is asked for again.
+4. Whoever had a session is told, once, that the coordinator refuses it or cannot be reached, and goes on trying: a
+   leader of another version may leave again, and this process may lead itself.
 """
 
 import math
@@ -68,7 +70,6 @@ TRANSITIONS = {
     (State.SEEKING, "provided"): State.CONNECTED,
     (State.SEEKING, "rejected"): State.FAILED,
     (State.CONNECTED, "ended"): State.SEEKING,
-    (State.CONNECTED, "rejected"): State.FAILED,
     (State.SEEKING, "close"): State.CLOSED,
     (State.CONNECTED, "close"): State.CLOSED,
     (State.FAILED, "close"): State.CLOSED,
@@ -138,7 +139,15 @@ class Rejected:
     failure: Failure
 
 
-Action = OpenLink | CloseLink | Send | Connected | Discard | ClosePort | Rejected
+@final
+@dataclass(frozen=True, slots=True)
+class Warned:
+    """There is no way to the coordinator at the moment, for a reason that people should know."""
+
+    failure: Failure
+
+
+Action = OpenLink | CloseLink | Send | Connected | Discard | ClosePort | Rejected | Warned
 
 
 @final
@@ -183,7 +192,8 @@ class Following:
         self._attempt_s = PORT_TIMEOUT_S
         self._timeouts_count = self._port_failures_count = 0
         self._link_failures_count = 0
-        self._hand_overs_count = 0
+        self._hand_overs_count = 0  # Since the last session.
+        self._is_warned = False  # Since the last welcome.
         self._error = ""
 
     def __repr__(self) -> str:
@@ -240,12 +250,11 @@ class Following:
             self._link_retry_s = LINK_RETRY_S_MIN if was_member else min(2 * self._link_retry_s, LINK_RETRY_S_MAX)
             self._link_at = now + self._link_retry_s
 
-    def link_failed(self, failure: Failure) -> None:
-        """The coordinator cannot be reached, for a reason that will not pass."""
+    def link_failed(self, failure: Failure, now: float) -> None:
+        """The coordinator cannot be reached, for a reason that will not pass by itself."""
         if self.link_state is not LinkState.NONE:
             self._unlink()
-        self._error = failure.message
-        self._reject(failure)
+        self._shut_out(failure, now)
 
     def observe(self, newest: int, now: float) -> None:
         """Look at the newest generation of the lock: a link to an older leader, perhaps a frozen one, is of no use."""
@@ -258,6 +267,8 @@ class Following:
         elif self.link_state is LinkState.GREETING and 0 < seen < newest:
             # A frozen process does not greet, though the system connects to its socket.
             self._relink_afresh()
+        elif self.link_state is LinkState.NONE and self._is_warned and seen < newest:
+            self._link()  # It may be one that takes us.
 
     def receive(self, message: Message, now: float) -> None:
         """Take a message of the coordinator.
@@ -343,6 +354,7 @@ class Following:
         self._move_link("welcomed")
         self._greeting_until, self._greeting_s = None, HELLO_TIMEOUT_S
         self._link_retry_s = LINK_RETRY_S_MIN
+        self._is_warned, self._error = False, ""
         self._link_id, self._is_ready = welcome.leadership_id, welcome.ready
         self._know(welcome.leadership_id)
         if self.state is State.SEEKING and self._requested_id:
@@ -350,14 +362,25 @@ class Following:
         self._ask(now)
 
     def _refused(self, refused: Refused, now: float) -> None:
-        self._error = refused.reason
         if self._hello.protocol > refused.protocol and self._hand_overs_count < _HAND_OVERS_MAX:
             # The older leader steps down, and with it goes its coordinator.
             self._hand_overs_count += 1
+            self._error = refused.reason
             self.actions.append(Send(HandOver()))
             self._greeting_until = now + HELLO_TIMEOUT_S
             return
-        self._reject(Failure("storage.version", refused.reason))
+        self._shut_out(Failure("storage.version", refused.reason), now)
+
+    def _shut_out(self, failure: Failure, now: float) -> None:
+        self._error = failure.message
+        if not self.was_connected:
+            self._reject(failure)
+        elif self._is_open():
+            self._leave_link()
+            self._link_at = now + LINK_RETRY_S_MAX
+            if not self._is_warned:
+                self._is_warned = True
+                self.actions.append(Warned(failure))
 
     def _provided(self, port: ProvidePort) -> None:
         wanted = self.state is State.SEEKING and port.client_id == self.client_id and port.attempt == self.attempt
@@ -365,7 +388,7 @@ class Following:
             self.actions.append(Discard(port))
             return
         self._move("provided")
-        self.was_connected = True
+        self.was_connected, self._hand_overs_count = True, 0
         self._know(port.leadership_id)
         self._poll_at, self._attempt_s = None, PORT_TIMEOUT_S
         self.actions.append(Connected(port))
@@ -395,8 +418,6 @@ class Following:
     def _reject(self, failure: Failure) -> None:
         if not self._is_open():
             return
-        if self.state is State.CONNECTED:
-            self.actions.append(ClosePort(self.attempt))
         self._move("rejected")
         self._leave_link()
         self.actions.append(Rejected(failure))

@@ -106,7 +106,7 @@ class _Session:
         self._comparing: Subscription | None = None
         self._is_compared = False
         self._stream: PortStream | None = None
-        self._ended = self._is_leaving = self._was_connected = False
+        self._ended = self._is_leaving = False
         self.thread = LeaderThread(places, settings, f"client-{secrets.token_hex(8)}", self._handover.put, trace)
         self._remote = RemoteServices(self._connect)
         self._is_remote_open = False
@@ -187,7 +187,6 @@ class _Session:
         connection = socket.socket(fileno=port.descriptor)
         connection.setblocking(False)
         stream = self._stream = PortStream(await stream_of(connection), connection, port.attempt)
-        self._was_connected = True
         return stream
 
     def _receive(self, event: Event) -> None:
@@ -200,10 +199,8 @@ class _Session:
                     raise error or ClosedError("The client was closed.")
                 if error is not None:
                     _log.error("The thread that shares the profile failed: %r", error)
-            case DxosError() if self._was_connected or self._is_leaving:
-                _log.error("No process serves this profile at the moment: %s", event)
-            case DxosError():
-                raise event
+            case DxosError() if not self._is_leaving:
+                raise event  # Before the first session; later the thread goes on trying.
 
     def abandon(self) -> None:
         """In the child of a fork: let go of what is the parent's, or nobody would notice the parent's end."""

@@ -636,6 +636,8 @@ class _Driver:
                 self._close_port(port.client_id, port.attempt)
             case following.ClosePort():
                 pass  # The application's loop closes it; until then it may be used.
+            case following.Warned(failure):
+                _log.warning("This client cannot share the profile for now, and goes on trying: %s", failure.message)
             case following.Rejected(failure):
                 self._hand(failure.error({**self._election.diagnostics(self._now()), **self._following.diagnostics()}))
 
@@ -645,7 +647,7 @@ class _Driver:
             connection = connect(self._places.coordinator)
         except DxosError as error:
             self._election.coordinator_failed()
-            self._following.link_failed(Failure.of(error))
+            self._following.link_failed(Failure.of(error), now)
             return
         if connection is None:
             self._following.link_ended(now)
@@ -681,6 +683,8 @@ class _Driver:
                 descriptor = None
             if isinstance(message, messages.Refused):
                 self._election.coordinator_failed()
+            elif isinstance(message, messages.Welcome):
+                self._election.coordinator_greeted()
             self._following.receive(message, self._now())
         except DxosError as error:
             _log.warning("The coordinator's link was closed: %s", error)
