@@ -25,7 +25,7 @@ def test_a_leader_that_is_frozen_while_its_worker_opens_leaves_no_second_worker(
         them.first().stop()
         before = read_leader(them.host)["id"]
         alice = them.start()
-        until(lambda: (leader := read_leader(them.host))["pid"] == alice.pid and leader["id"] != before)
+        until(lambda: (leader := read_leader(them.host)).get("pid") == alice.pid and leader["id"] != before)
         alice.signal(signal.SIGSTOP)
         bob = them.another()
         bob.ask("wait_role", leads=True)
