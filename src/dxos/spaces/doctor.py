@@ -323,11 +323,20 @@ class _Examination:
                 for one in found.signatures:
                     self._sign_again(space_key, key, storage, one)
             self._notes.mended("feed.signature", "a signature of a feed of this device is damaged", **detail)
+        elif is_whole_on_its_own and found.proven == length:
+            if self._notes.repair:
+                self._store.put_nodes(space_key, key, found.nodes)
+                self._store.drop_signatures(space_key, key, found.signatures)
+            self._notes.mended(
+                "feed.signature", "a signature is damaged that a later one of its feed stands for", **detail
+            )
         elif key in self._identity_feeds:
             self._notes.add("feed.damaged", f"the identity's own feed is damaged; {_BACKUP}", Outcome.LOST, **detail)
         else:
             if self._notes.repair:
                 self._store.cut_feed(space_key, key, found.proven)
+                # No proof needs one below that which proves what stays, and peers refuse one that fits nothing.
+                self._store.drop_signatures(space_key, key, [one for one in found.signatures if one < found.proven])
                 self._store.put_nodes(space_key, key, audit(key, storage).nodes)
             self._notes.add(
                 "feed.damaged",

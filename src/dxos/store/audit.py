@@ -272,6 +272,13 @@ class Audit:
         position = self._feed_number(space_key, feed_key) << BLOCK_BITS | length - 1
         self._database.run("INSERT OR REPLACE INTO signatures (position, bytes) VALUES (?, ?)", (position, signature))
 
+    def drop_signatures(self, space_key: PublicKey | None, feed_key: PublicKey, lengths: Iterable[int]) -> None:
+        """Forget the signatures over the first so many blocks of a feed."""
+        start = self._feed_number(space_key, feed_key) << BLOCK_BITS
+        self._database.run_many(
+            "DELETE FROM signatures WHERE position = ?", [(start | length - 1,) for length in lengths]
+        )
+
     def cut_feed(self, space_key: PublicKey | None, feed_key: PublicKey, proven: int) -> None:
         """Forget all of a feed but its first blocks, so that peers are asked for the rest.
 

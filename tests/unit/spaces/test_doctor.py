@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from dxos.echo.mutation import Put, SetDeleted
+from dxos.halo.roles import SpaceRole
 from dxos.spaces.doctor import Outcome, Report, examine_folder
 from dxos.store.database import PAGE_BYTES
 from dxos.store.profile import DATABASE_NAME, KEYRING_NAME
@@ -279,6 +280,42 @@ async def test_a_guest_whose_records_of_a_space_are_damaged_has_them_from_the_ot
         await until(lambda: bob.data(space, milk) == {"title": "Oat"})
         await bob.stop()
         assert (await examine_folder(bob_path.parent)).findings == ()
+
+
+async def test_a_signature_that_a_later_one_stands_for_is_dropped_and_the_feed_goes_on_being_shared(
+    tmp_path: Path,
+) -> None:
+    async with simulated_hosts("alice", "bob", "carol", folder=tmp_path) as (alice, bob, carol):
+        space = await alice.create_space(name="Groceries")
+        await bob.join(alice, space, role=SpaceRole.ADMIN)
+        genesis = bytes(space.record.genesis_feed_key)
+        await bob.stop()
+        with closing(sqlite3.connect(tmp_path / "bob" / DATABASE_NAME)) as database:
+            ((number,),) = database.execute("SELECT number FROM feeds WHERE substr(key, -65) = ?", (genesis,))
+            database.execute("INSERT OR REPLACE INTO signatures VALUES (?, zeroblob(64))", (number << 24 | 1,))
+            database.commit()
+        report = await examine_folder(tmp_path / "bob", repair=True)
+        assert [(one.code, one.outcome) for one in report.findings] == [("feed.signature", Outcome.REPAIRED)]
+        assert (await examine_folder(tmp_path / "bob")).findings == ()
+        await bob.start()
+        again = bob.space(space.id)
+        await again.wait_until_ready()
+        milk = bob.add(again, title="Milk")
+        await until(lambda: alice.data(space, milk) is not None)
+        await alice.stop()
+        shared = await carol.join(bob, again)
+        await until(lambda: carol.data(shared, milk) is not None)
+
+
+async def test_what_is_cut_off_a_damaged_feed_leaves_no_signature_that_fits_nothing(profile: Path) -> None:
+    damage(
+        profile,
+        "UPDATE blocks SET bytes = zeroblob(9) WHERE position = (2 << 24) + 4",
+        "UPDATE signatures SET bytes = zeroblob(64) WHERE position = (2 << 24) + 1",
+    )
+    (finding,) = (await examine_folder(profile, repair=True)).findings
+    assert (finding.code, finding.outcome, finding.detail["proven"]) == ("feed.damaged", Outcome.SET_ASIDE, 4)
+    assert (await examine_folder(profile)).findings == ()
 
 
 async def test_a_space_whose_epoch_changed_has_no_findings(tmp_path: Path) -> None:
