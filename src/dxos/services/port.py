@@ -30,9 +30,11 @@ from dxos.teleport.rpc import Event, RpcPeer, State
 VALUE: Final = "dxos.value"  # Arguments, a value of a stream, or the answer, which is the last.
 ITEMS: Final = "dxos.items"  # Some items of an answer that is a list; more come.
 BYTES: Final = "dxos.bytes"  # Some bytes of a value; more come, and `VALUE` holds the rest.
+FIRST: Final = "dxos.first"  # The first bytes of long arguments, instead of all that came of others.
+REST: Final = "dxos.rest"  # The last bytes of long arguments, with the call itself.
 PROGRESS: Final = "dxos.progress"
 ERROR: Final = "dxos.error"  # Why there is no answer, or the stream ends.
-UPLOAD: Final = "dxos.client.services.Session.Upload"  # A call with some bytes of the arguments of the next one.
+UPLOAD: Final = "dxos.client.services.Session.Upload"  # A call with some bytes of long arguments.
 
 _LENGTH_BYTES: Final = 4
 _GOODBYE_S: Final = 1.0  # What the last frames have to leave.

@@ -33,7 +33,7 @@ from dxos.services import contract
 from dxos.services.codec import codec_of
 from dxos.services.contract import Edit, Next, ObjectState, Receipt, Services, SystemStatus
 from dxos.services.methods import Method, Repeat, Stream, methods_of
-from dxos.services.port import BYTES, ERROR, ITEMS, PROGRESS, UPLOAD, VALUE, Port
+from dxos.services.port import BYTES, ERROR, FIRST, ITEMS, PROGRESS, REST, UPLOAD, VALUE, Port
 from dxos.teleport.rpc import Answered, Ended, Event, State
 from dxos.wire.proto import values_pb2
 
@@ -303,10 +303,10 @@ class _Link:
         try:
             if len(content) > SESSION_PIECE_BYTES:
                 async with self._uploading:
-                    content = await self._upload(content)
-                    number = self._ask(method, content, answer)
+                    rest = await self._upload(content)
+                    number = self._ask(method, REST, rest, answer)
             else:
-                number = self._ask(method, content, answer)
+                number = self._ask(method, VALUE, content, answer)
         except BrokenError:
             raise _LinkLostError from None
         try:
@@ -316,27 +316,39 @@ class _Link:
             raise
         return answer.get()
 
-    def _ask(self, method: Method, content: bytes, answer: _Answer) -> int:
-        return self.send(method.name, values_pb2.Any(type_url=VALUE, value=content), answer.receive, stream=True)
+    def _ask(self, method: Method, kind: str, content: bytes, answer: _Answer) -> int:
+        return self.send(method.name, values_pb2.Any(type_url=kind, value=content), answer.receive, stream=True)
 
     async def _upload(self, content: bytes) -> bytes:
-        """Hand over all but the last piece."""
+        """Hand over all but the last piece; other calls may be made meanwhile."""
         start = 0
-        while len(content) - start > SESSION_PIECE_BYTES:
-            piece = content[start : start + SESSION_PIECE_BYTES]
-            taken = anyio.Event()
-            outcome: list[Answered | Ended] = []
-
-            def sink(event: Answered | Ended, taken: anyio.Event = taken, outcome: list[Any] = outcome) -> None:
-                outcome.append(event)
-                taken.set()
-
-            self.send(UPLOAD, values_pb2.Any(type_url=BYTES, value=piece), sink)
-            await taken.wait()
-            if isinstance(outcome[0], Ended):
-                raise _LinkLostError
-            start += SESSION_PIECE_BYTES
+        try:
+            while len(content) - start > SESSION_PIECE_BYTES:
+                await self._hand_over(BYTES if start else FIRST, content[start : start + SESSION_PIECE_BYTES])
+                start += SESSION_PIECE_BYTES
+        except BaseException:
+            if not self.is_over:
+                self.send(UPLOAD, values_pb2.Any(type_url=FIRST), _ignore)  # The host need not keep what it has.
+            raise
         return content[start:]
+
+    async def _hand_over(self, kind: str, piece: bytes) -> None:
+        taken = anyio.Event()
+        outcome: list[Answered | Ended] = []
+
+        def sink(event: Answered | Ended) -> None:
+            outcome.append(event)
+            taken.set()
+
+        number = self.send(UPLOAD, values_pb2.Any(type_url=kind, value=piece), sink)
+        await taken.wait()
+        self._sinks.pop(number, None)
+        if isinstance(outcome[0], Ended):
+            raise _LinkLostError
+
+
+def _ignore(event: Answered | Ended) -> None:
+    pass
 
 
 @final

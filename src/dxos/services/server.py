@@ -30,7 +30,7 @@ from dxos.limits import (
 from dxos.services.codec import Codec, codec_of
 from dxos.services.contract import Receipt, Services, Subscription
 from dxos.services.methods import Method, Repeat, all_methods
-from dxos.services.port import BYTES, ERROR, ITEMS, PROGRESS, UPLOAD, VALUE, Port
+from dxos.services.port import BYTES, ERROR, FIRST, ITEMS, PROGRESS, REST, UPLOAD, VALUE, Port
 from dxos.teleport.rpc import Closed, Envelope, Event, Requested, StreamStopped
 from dxos.wire.proto import values_pb2
 
@@ -100,6 +100,8 @@ class _Session:
 
     def _request(self, number: int, name: str, payload: values_pb2.Any, stream: bool) -> None:
         if name == UPLOAD:
+            if payload.type_url == FIRST:
+                self._upload = bytearray()
             if len(self._upload) + len(payload.value) > ARCHIVE_BYTES_MAX:
                 raise LimitError("The arguments of a call are too long.", bytes_max=ARCHIVE_BYTES_MAX)
             self._upload += payload.value
@@ -110,7 +112,7 @@ class _Session:
             self._fail(number, ProtocolError(f"This host has no method {name:.80}."))
             return
         content = payload.value
-        if self._upload:
+        if payload.type_url == REST:
             content, self._upload = bytes(self._upload) + content, bytearray()
         values = method.arguments.unpack(content)
         if method.stream is not None:
