@@ -23,7 +23,13 @@ class Person:
     """A client in a process of its own; see the script, as `worker_peer.py`, for what can be asked of it."""
 
     def __init__(
-        self, profile: Path, backend: str = "asyncio", script: str = "worker_peer.py", servers: Sequence[str] = ()
+        self,
+        profile: Path,
+        backend: str = "asyncio",
+        script: str = "worker_peer.py",
+        servers: Sequence[str] = (),
+        *,
+        source: Path = SOURCE,
     ) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-W", "default", str(Path(__file__).parent / script), str(profile), backend, *servers],
@@ -31,7 +37,7 @@ class Person:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(SOURCE), str(Path(__file__).parent)])},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(source), str(Path(__file__).parent)])},
         )
         self.pid = self._process.pid
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -88,6 +94,11 @@ class Person:
         assert code == 0, said
         return said
 
+    def fail(self) -> str:
+        """Wait until it ends because it cannot be opened; what it wrote on stderr."""
+        assert self._process.wait(WAIT_S) == 1
+        return self.said()
+
     def said(self) -> str:
         """What it wrote on stderr until its end."""
         assert self._process.stderr is not None
@@ -111,9 +122,9 @@ class People:
         self.host = profile / "host"
         self._all: list[Person] = []
 
-    def start(self, backend: str = "asyncio") -> Person:
-        """Start another one; `ready` waits for it."""
-        person = Person(self.profile, backend, self._script, self._servers)
+    def start(self, backend: str = "asyncio", source: Path = SOURCE) -> Person:
+        """Start another one, of the package in that folder; `ready` waits for it."""
+        person = Person(self.profile, backend, self._script, self._servers, source=source)
         self._all.append(person)
         return person
 

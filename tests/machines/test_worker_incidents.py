@@ -249,6 +249,14 @@ def test_a_newer_client_has_the_older_leader_step_down_and_its_worker_end() -> N
     assert "newer version of dxos" in warning.message
 
 
+def test_a_newer_client_leads_however_many_older_ones_there_are() -> None:
+    world, found = people(12)
+    bob = world.start(protocol=2)
+    world.run(30.0, until=lambda: connected(bob))
+    assert world.leaders == [bob]
+    assert not any(one.rejected for one in found)
+
+
 def test_a_newer_client_that_leaves_again_gives_the_older_ones_their_host_back() -> None:
     world, (alice, bob) = people(2)
     for spell, leave in enumerate((Client.close, Client.die), 1):

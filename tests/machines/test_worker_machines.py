@@ -11,6 +11,8 @@ import pytest
 from dxos.errors import PeerError
 from dxos.limits import (
     COORDINATOR_LINKS_MAX,
+    HAND_OVER_PAUSE_S,
+    HAND_OVER_S_MAX,
     HELLO_TIMEOUT_S,
     LEADER_BEAT_S,
     LEADER_FAILURES_MAX,
@@ -197,6 +199,19 @@ def test_a_leader_beats_and_steps_down_when_there_is_a_newer_one() -> None:
     assert take(machine) == [election.StepDown(4, terminate=False)]
     machine.leadership_failed(FAILURE, 2.2, 0.5)
     assert machine.failures_count == 0, "it was over by then"
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_who_handed_over_pauses_until_the_lock_was_taken(taken: bool) -> None:
+    machine = Election()
+    machine.start(0.0)
+    machine.lock_acquired(3, 0.0)
+    machine.hand_over(1.0)
+    assert take(machine) == [election.TryLock(), election.Lead(3), election.StepDown(3, terminate=True)]
+    machine.tick(1.5, 3, 1)
+    assert machine.state is election.State.PAUSED
+    machine.tick(2.0, 4, 1) if taken else machine.tick(1.0 + HAND_OVER_PAUSE_S, 3, 1)
+    assert take(machine) == [election.TryLock()]
 
 
 def test_leaderships_that_fail_are_followed_by_longer_pauses() -> None:
@@ -608,6 +623,35 @@ def test_whoever_had_a_session_is_told_once_that_it_is_refused_and_goes_on_tryin
     assert "worker_coordinator_error" not in machine.diagnostics()
     machine.port_ended(1, now + 0.3)
     assert take(machine)[-1] == following.Send(RequestPort("alice", 2))
+
+
+@pytest.mark.parametrize("had_session", [False, True])
+def test_an_older_leader_is_asked_to_hand_over_and_one_that_does_not_is_not_asked_for_ever(had_session: bool) -> None:
+    machine = member()
+    if had_session:
+        machine.receive(PORT, 0.1)
+    now, asked_count = 0.2, 0
+    machine.link_ended(now)
+    while now < 2 * HAND_OVER_S_MAX and (at := machine.next_timer()) is not None:
+        now = at
+        machine.handle_timer(now)
+        machine.link_opened(now)
+        take(machine)
+        machine.receive(Refused("Too old.", PROTOCOL - 1, "0.0.1"), now)
+        if following.Send(HandOver()) not in (found := take(machine)):
+            break
+        asked_count += 1
+    assert now - 0.2 - HAND_OVER_S_MAX < 2 * HELLO_TIMEOUT_S
+    assert asked_count >= HAND_OVER_S_MAX / HELLO_TIMEOUT_S - 1, "once for each time that it does not"
+    kind = following.Warned if had_session else following.Rejected
+    assert found[-1] == kind(Failure("storage.version", "Too old."))
+    if not had_session:
+        return
+    machine.observe(1, now)
+    machine.observe(2, now)
+    machine.link_opened(now)
+    machine.receive(Refused("Too old.", PROTOCOL - 1, "0.0.1"), now)
+    assert take(machine)[-1] == following.Send(HandOver()), "another leader may"
 
 
 def test_after_the_first_session_a_failure_is_the_leaders_to_mend() -> None:

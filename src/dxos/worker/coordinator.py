@@ -148,6 +148,11 @@ class Coordinator:
         """The ids of the clients that are connected."""
         return sorted(self._clients)
 
+    @property
+    def members(self) -> list[int]:
+        """Their links."""
+        return list(self._clients.values())
+
     # --- Inputs: links ----------------------------------------------------------------------------------------------
 
     def linked(self, link: int, now: float) -> None:

@@ -154,6 +154,7 @@ class Election:
         self._busy_at = -math.inf
         self._wake_at = math.inf  # Of TRYING again, in WAITING and PAUSED.
         self._hurry_s = math.inf  # The pause between tries since our connection to the leader ended.
+        self._handed_id = math.inf  # Which we handed over: a newer one says that it was taken.
         self._fruitless = 0  # Generations that began while we had no session.
         self._has_session = False
         self._may_steal = True
@@ -262,7 +263,7 @@ class Election:
                 self._steal(now)
             case State.WAITING if now >= self._wake_at:
                 self._try("retry", now)
-            case State.PAUSED if now >= self._wake_at:
+            case State.PAUSED if now >= self._wake_at or newest > self._handed_id:
                 self._try("rested", now)
 
     def connected(self) -> None:
@@ -311,6 +312,7 @@ class Election:
         """A newer version asks us to let it lead."""
         if self.state is State.LEADING:
             self._move("handed_over")
+            self._handed_id = self.leadership_id
             self._leave(terminate=True)
             self._wake_at = now + HAND_OVER_PAUSE_S
 
@@ -364,7 +366,7 @@ class Election:
 
     def _try(self, event: str, now: float) -> None:
         self._move(event)
-        self._wake_at = math.inf
+        self._wake_at = self._handed_id = math.inf
         self.actions.append(TryLock())
 
     def _depose(self, now: float) -> None:

@@ -13,6 +13,8 @@ Invariants
 3. Every waiting client is served in the end: what may be lost with a link, a leader or a worker is asked for again.
 4. Whoever had a session is told, once, that the coordinator refuses it or cannot be reached, and goes on trying: a
    leader of another version may leave again, and this process may lead itself.
+5. Older leaders are asked to hand over one after another, however many there are, but not for longer than
+   HAND_OVER_S_MAX: one of them may not be able to.
 """
 
 import math
@@ -23,6 +25,7 @@ from typing import final
 
 from dxos.errors import Detail, ProtocolError
 from dxos.limits import (
+    HAND_OVER_S_MAX,
     HELLO_TIMEOUT_S,
     LINK_RETRY_S_MAX,
     LINK_RETRY_S_MIN,
@@ -44,8 +47,6 @@ from dxos.worker.messages import (
     SessionFailed,
     Welcome,
 )
-
-_HAND_OVERS_MAX = 3
 
 
 class State(Enum):
@@ -192,7 +193,7 @@ class Following:
         self._attempt_s = PORT_TIMEOUT_S
         self._timeouts_count = self._port_failures_count = 0
         self._link_failures_count = 0
-        self._hand_overs_count = 0  # Since the last session.
+        self._asking_until: float | None = None  # Older leaders to hand over; set by the first that refuses us.
         self._is_warned = False  # Since the last welcome.
         self._error = ""
 
@@ -268,7 +269,8 @@ class Following:
             # A frozen process does not greet, though the system connects to its socket.
             self._relink_afresh()
         elif self.link_state is LinkState.NONE and self._is_warned and seen < newest:
-            self._link()  # It may be one that takes us.
+            self._asking_until = None  # It may be one that takes us, or hands over.
+            self._link()
 
     def receive(self, message: Message, now: float) -> None:
         """Take a message of the coordinator.
@@ -362,13 +364,15 @@ class Following:
         self._ask(now)
 
     def _refused(self, refused: Refused, now: float) -> None:
-        if self._hello.protocol > refused.protocol and self._hand_overs_count < _HAND_OVERS_MAX:
-            # The older leader steps down, and with it goes its coordinator.
-            self._hand_overs_count += 1
-            self._error = refused.reason
-            self.actions.append(Send(HandOver()))
-            self._greeting_until = now + HELLO_TIMEOUT_S
-            return
+        if self._hello.protocol > refused.protocol:
+            if self._asking_until is None:
+                self._asking_until = now + HAND_OVER_S_MAX
+            if now < self._asking_until:
+                # The older leader steps down, and with it goes its coordinator.
+                self._error = refused.reason
+                self.actions.append(Send(HandOver()))
+                self._greeting_until = now + HELLO_TIMEOUT_S
+                return
         self._shut_out(Failure("storage.version", refused.reason), now)
 
     def _shut_out(self, failure: Failure, now: float) -> None:
@@ -388,7 +392,7 @@ class Following:
             self.actions.append(Discard(port))
             return
         self._move("provided")
-        self.was_connected, self._hand_overs_count = True, 0
+        self.was_connected, self._asking_until = True, None
         self._know(port.leadership_id)
         self._poll_at, self._attempt_s = None, PORT_TIMEOUT_S
         self.actions.append(Connected(port))

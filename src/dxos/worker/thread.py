@@ -28,7 +28,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, final
 
 from dxos.errors import ClosedError, DxosError, StorageAccessError
-from dxos.limits import CLIENT_ID_CHARS_MAX, LEADER_BEAT_S, WORKER_CLOSE_S, WORKER_KILL_S_MAX, ZYGOTE_ANSWER_S
+from dxos.limits import (
+    CLIENT_ID_CHARS_MAX,
+    HAND_OVER_START_S,
+    LEADER_BEAT_S,
+    WORKER_CLOSE_S,
+    WORKER_KILL_S_MAX,
+    ZYGOTE_ANSWER_S,
+)
 from dxos.store.files import map_os_error
 from dxos.version import __version__
 from dxos.worker import election, following, messages
@@ -329,6 +336,7 @@ class _Driver:
                 if self._leading is None:
                     self._lock.release()
                 else:
+                    self._leading.is_handing_over = terminate
                     self._leading.leadership.close(self._now(), terminate=terminate)
             case election.ReportFailure(failure):
                 _log.error("%s", failure.message)
@@ -551,6 +559,9 @@ class _Driver:
             leading.leadership.worker_gone(self._now())
 
     def _end_leading(self, leading: _Leading) -> None:
+        if leading.is_handing_over:
+            # Whoever follows us tries the lock when its link ends: the newer process is to be there first.
+            self._start(_close_later([leading.links.pop(one) for one in leading.coordinator.members]))
         leading.coordinator.close()
         while leading.coordinator.actions:
             self._relay(leading, leading.coordinator.actions.popleft())
@@ -753,7 +764,7 @@ class _Leading:
         self.coordinator = Coordinator(leadership_id, pid=os.getpid(), version=__version__)
         self.worker: Link | None = None
         self.zygote: Link | None = None
-        self.has_zygote_answered = False
+        self.has_zygote_answered = self.is_handing_over = False
         self.links: dict[int, Link] = {}  # Of clients, by number.
         self._places, self._accepted = places, accepted
         self._loop = asyncio.get_running_loop()
@@ -843,6 +854,14 @@ def _program() -> str:
     module = getattr(sys.modules.get("__main__"), "__spec__", None)  # Of `python -m`.
     name = Path(sys.argv[0] or sys.executable).name if module is None else module.name.removesuffix(".__main__")
     return name[:CLIENT_ID_CHARS_MAX]
+
+
+async def _close_later(links: list[Link]) -> None:
+    try:
+        await asyncio.sleep(HAND_OVER_START_S)
+    finally:
+        for link in links:
+            link.close_soon()
 
 
 async def _wait(ended: asyncio.Event, link: Link) -> None:
