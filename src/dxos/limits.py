@@ -230,6 +230,7 @@ SESSION_RUNNING_MAX = 256  # Calls of one client that the host works on; further
 SESSION_QUEUE_BYTES_MAX = 64 * 1024 * 1024  # Waiting for one client that reads slowly; then its session ends.
 SESSION_SEND_BYTES = 1024 * 1024  # With this much waiting, the next piece of a long answer waits.
 SESSION_PIECE_ITEMS = 200  # Of a long answer that are encoded at once: about 1 ms.
+SESSION_PIECE_ITEMS_FIRST = 20  # By which the host learns how long they are.
 SESSION_PIECE_BYTES = 256 * 1024  # Of a long request, or of an answer in one value.
 SESSION_PACE_S = 0.002  # Between writes of what is not urgent.
 SESSION_RECEIVE_BYTES = 256 * 1024  # One read.

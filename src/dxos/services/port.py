@@ -29,7 +29,7 @@ from dxos.teleport.rpc import Event, RpcPeer, State
 # What the envelope of a message says that it holds.
 VALUE: Final = "dxos.value"  # Arguments, a value of a stream, or the answer, which is the last.
 ITEMS: Final = "dxos.items"  # Some items of an answer that is a list; more come.
-BYTES: Final = "dxos.bytes"  # Some bytes of a value; more come, and `VALUE` holds the rest.
+BYTES: Final = "dxos.bytes"  # Some bytes of a value or of items; more come, and what holds the last says what it is.
 FIRST: Final = "dxos.first"  # The first bytes of long arguments, instead of all that came of others.
 REST: Final = "dxos.rest"  # The last bytes of long arguments, with the call itself.
 PROGRESS: Final = "dxos.progress"

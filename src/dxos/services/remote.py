@@ -385,17 +385,22 @@ class _Answer:
                 if self._progress is not None:
                     self._progress(self._method.item.unpack(payload.value))
             case kind if kind == ITEMS:
-                self._items += self._method.result.unpack(payload.value)
+                self._items += self._method.result.unpack(self._whole(payload.value))
             case kind if kind == BYTES:
                 self._bytes += payload.value
             case kind if kind == VALUE:
-                content = bytes(self._bytes) + payload.value if self._bytes else payload.value
-                self._value = self._method.result.unpack(content)
+                self._value = self._method.result.unpack(self._whole(payload.value))
                 self.done.set()
             case kind if kind == ERROR:
                 raise cast(DxosError, _ERRORS.unpack(payload.value))
             case other:
                 raise ProtocolError(f"An answer of a kind unknown here: {other:.40}.")
+
+    def _whole(self, rest: bytes) -> bytes:
+        if not self._bytes:
+            return rest
+        content, self._bytes = bytes(self._bytes) + rest, bytearray()
+        return content
 
     def get(self) -> Any:
         """The answer, or what is raised instead."""

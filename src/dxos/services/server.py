@@ -19,12 +19,13 @@ import anyio.lowlevel
 from anyio.abc import ByteStream, TaskGroup
 
 from dxos.aio import unwrap_group
-from dxos.errors import DxosError, LimitError, PeerError, ProtocolError
+from dxos.errors import DxosError, LimitError, PeerError, ProtocolError, UsageError
 from dxos.limits import (
     ARCHIVE_BYTES_MAX,
     HOST_HEARTBEAT_S,
     SESSION_PIECE_BYTES,
     SESSION_PIECE_ITEMS,
+    SESSION_PIECE_ITEMS_FIRST,
     SESSION_RUNNING_MAX,
 )
 from dxos.services.codec import Codec, codec_of
@@ -138,7 +139,11 @@ class _Session:
         codec, is_status = method.item, (method.service, method.attribute) == _STATUS
 
         def tell(value: Any) -> None:
-            message = _encoded(codec, value)
+            try:
+                message = _encoded(codec, value)
+            except UsageError as error:
+                self._end(error)  # In its next session the client asks for what it missed, piece by piece.
+                return
             if is_status:
                 self._statuses[number] = message
             self._send(number, message)
@@ -159,10 +164,13 @@ class _Session:
         try:
             self._port.flush(is_urgent=is_urgent)
         except LimitError as error:
-            # In the middle of whatever the host was doing: only this session ends of it.
-            _log.warning("The session of client %s is ended: %s", self._client_id, error)
-            assert self._tasks is not None
-            self._tasks.cancel_scope.cancel()
+            self._end(error)
+
+    def _end(self, error: DxosError) -> None:
+        """End this session alone, in the middle of whatever the host is doing."""
+        _log.warning("The session of client %s is ended: %s", self._client_id, error)
+        assert self._tasks is not None
+        self._tasks.cancel_scope.cancel()
 
     # --- Calls ------------------------------------------------------------------------------------------------------
 
@@ -195,28 +203,31 @@ class _Session:
         return lambda value: self._send(number, Envelope(PROGRESS, codec.pack(value)))
 
     async def _answer(self, number: int, method: Method, result: Any) -> None:
-        rpc = self._port.rpc
         if method.is_list:
-            first = 0
-            while len(result) - first > SESSION_PIECE_ITEMS:
-                piece = result[first : first + SESSION_PIECE_ITEMS]
-                rpc.send_envelope(number, Envelope(ITEMS, method.result.pack(piece)))
-                first += SESSION_PIECE_ITEMS
-                self._flush()
+            first, count = 0, SESSION_PIECE_ITEMS_FIRST
+            while len(result) - first > count:
+                content = method.result.pack(result[first : first + count])
+                await self._tell_long(number, ITEMS, content)
+                first += count
+                # As many of the next ones as are about one piece, as far as these can say.
+                count = min(SESSION_PIECE_ITEMS, max(1, count * SESSION_PIECE_BYTES // len(content)))
                 await anyio.lowlevel.checkpoint()
-                await self._port.wait_room()
             result = result[first:]
-        content = method.result.pack(result)
-        start = 0
+        await self._tell_long(number, VALUE, method.result.pack(result))
+        self._port.rpc.end(number)
+        self._flush()
+
+    async def _tell_long(self, number: int, kind: str, content: bytes) -> None:
+        rpc, start = self._port.rpc, 0
         while len(content) - start > SESSION_PIECE_BYTES:
-            piece = content[start : start + SESSION_PIECE_BYTES]
-            rpc.send_envelope(number, Envelope(BYTES, piece))
+            rpc.send_envelope(number, Envelope(BYTES, content[start : start + SESSION_PIECE_BYTES]))
             start += SESSION_PIECE_BYTES
             self._flush()
             await self._port.wait_room()
-        rpc.send_envelope(number, Envelope(VALUE, content[start:] if start else content))
-        rpc.end(number)
-        self._flush()
+        rpc.send_envelope(number, Envelope(kind, content[start:] if start else content))
+        if kind == ITEMS:
+            self._flush()
+            await self._port.wait_room()
 
     def _fail(self, number: int, error: DxosError) -> None:
         self._port.rpc.send_envelope(number, Envelope(ERROR, _ERRORS.pack(error)))

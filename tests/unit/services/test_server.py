@@ -1,16 +1,22 @@
 """The host's side of sessions: what one client does costs nobody else anything."""
 
 import random
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
 
 import anyio
 import anyio.lowlevel
 import pytest
 
+from dxos.aio import Listeners
 from dxos.client import Client
 from dxos.client.space import Space
-from dxos.limits import SESSION_PIECE_BYTES
-from dxos.services.contract import SpaceArchive
-from dxos.testing.peers import Simulation
+from dxos.echo.rows import ObjectRow
+from dxos.keys.ids import make_object_id
+from dxos.limits import SESSION_PIECE_BYTES, SESSION_QUEUE_BYTES_MAX
+from dxos.services.contract import Next, ObjectState, Services, SpaceArchive, Subscription
+from dxos.testing.peers import Simulation, until
 from dxos.testing.remote import ServedServices
 
 pytestmark = pytest.mark.anyio
@@ -55,3 +61,77 @@ async def test_long_arguments_whose_call_was_cancelled_are_no_part_of_the_next_c
         copy = await client.spaces.import_archive(archive)
         assert len(await copy.db.query().run()) == len(await space.db.query().run())
         assert served.sessions_count == 1
+
+
+# --- Long answers -----------------------------------------------------------------------------------------------------
+
+
+class Host:
+    """Services that are open already, with the data service replaced."""
+
+    def __init__(self, services: Services, data: object) -> None:
+        self._services, self.data = services, data
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._services, name)
+
+    async def __aenter__(self) -> Services:
+        return self  # type: ignore[return-value]
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        return None
+
+
+class Archive:
+    """A data service with objects that are long, and a stream of them."""
+
+    def __init__(self, *, count: int, chars: int) -> None:
+        self.states = [state(number, "x" * chars) for number in range(count)]
+        self.listeners: Listeners[tuple[ObjectState, ...]] = Listeners()
+
+    async def get(self, space_id: str, object_ids: tuple[str, ...]) -> tuple[ObjectState, ...]:
+        await anyio.lowlevel.checkpoint()
+        return tuple(self.states)
+
+    def subscribe(
+        self, space_id: str, next: Next[tuple[ObjectState, ...]], *, missed: Callable[[], None] | None = None
+    ) -> Subscription:
+        return self.listeners.subscribe(next)
+
+    def forget(self, client_id: str) -> None:
+        pass
+
+
+def state(number: int, text: str) -> ObjectState:
+    return ObjectState(ObjectRow(make_object_id(number, bytes(10)), data={"text": text}), number, ())
+
+
+async def test_an_answer_may_be_longer_than_all_that_may_wait_for_a_client() -> None:
+    archive = Archive(count=260, chars=350 * 1024)
+    assert SESSION_QUEUE_BYTES_MAX < 200 * 350 * 1024
+    async with Simulation().services() as services:
+        served = ServedServices(Host(services, archive))
+        async with served as remote:
+            assert [one.version for one in await remote.data.get("B", ())] == list(range(260))
+            assert served.sessions_count == 1
+
+
+async def test_what_is_too_long_to_be_told_ends_that_session_so_that_the_client_catches_up(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("dxos.teleport.rpc.PAYLOAD_BYTES_MAX", 100_000)
+    archive = Archive(count=1, chars=200_000)
+    async with Simulation().services() as services:
+        others, served = (ServedServices(Host(services, archive), client_id=one) for one in ("bob", "alice"))
+        async with others, served as remote:
+            heard: list[str] = []
+            remote.data.subscribe("B", lambda states: heard.append("changed"), missed=lambda: heard.append("missed"))
+            await until(lambda: len(archive.listeners) == 1)
+            archive.listeners.emit(tuple(archive.states))
+            await until(lambda: heard == ["missed"])
+            archive.listeners.emit((state(1, "short"),))
+            await until(lambda: heard == ["missed", "changed"])
+            assert (others.sessions_count, served.sessions_count) == (1, 2)
+    assert "The session of client alice is ended: A message is too long." in caplog.text
