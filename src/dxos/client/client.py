@@ -468,6 +468,11 @@ class _Runtime:
         with anyio.move_on_after(STATUS_TIMEOUT_S) as waiting:
             await status.wait_for(lambda one: one is SystemStatus.ACTIVE)
         if waiting.cancelled_caught:
+            if status.get() is SystemStatus.INACTIVE:
+                raise DeadlineError(
+                    "A process that shares this profile has asked its host to yield: call `resume_host_services()` "
+                    "there, or close all processes that share it."
+                )
             raise DeadlineError(f"The host did not say within {STATUS_TIMEOUT_S:g} s that it works.")
         self.mesh._open()
         self.invitations.open()

@@ -2,7 +2,8 @@
 
     on ──turn_off──▶ off: calls raise ClosedError, streams are silent ──turn_on──▶ on: streams go on
 
-A stream of states goes on with the next other state; a stream of changes says that some may have been missed.
+A stream of states goes on with the next other state; a stream of changes says that some may have been missed. One that
+is asked for while there is no host begins with the next one.
 """
 
 from __future__ import annotations
@@ -113,7 +114,8 @@ class Switch:
             return cast(Subscription, getattr(service, method.attribute)(*args, receive, **kwargs))
 
         kept = _Kept(follow, next_, missed, method.stream is Stream.STATES)
-        kept.present = follow(kept.receive)  # What is wrong with it is raised here.
+        if self.is_on:
+            kept.present = follow(kept.receive)  # What is wrong with it is raised here.
         self._kept[kept] = None
 
         def end() -> None:

@@ -19,6 +19,25 @@ from dxos.services.server import serve
 
 
 @final
+class OpenServices:
+    """A provider of services that are open already, for several clients of one host."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    async def __aenter__(self) -> Services:
+        return self._services
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        return None
+
+    def __repr__(self) -> str:
+        return f"<OpenServices {self._services!r}>"
+
+
+@final
 class ServedServices:
     """A provider of the services of another one, by way of a session.
 

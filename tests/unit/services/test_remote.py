@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import anyio
@@ -50,25 +49,10 @@ from dxos.services.local import LocalServices
 from dxos.services.remote import RemoteServices
 from dxos.services.server import serve
 from dxos.testing.peers import Simulation, until
-from dxos.testing.remote import ServedServices
+from dxos.testing.remote import OpenServices, ServedServices
 
 pytestmark = pytest.mark.anyio
 ID = make_object_id(1_760_000_000_001, bytes(10))
-
-
-class Opened:
-    """A provider of services that are open already, for several clients of one host."""
-
-    def __init__(self, services: Services) -> None:
-        self.services = services
-
-    async def __aenter__(self) -> Services:
-        return self.services
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
-        return None
 
 
 @asynccontextmanager
@@ -115,7 +99,10 @@ async def test_an_error_of_the_host_is_the_same_error_with_the_same_detail() -> 
 
 
 async def test_what_the_streams_told_at_first_is_here_when_initialize_returns() -> None:
-    async with host_with_space() as (services, space_id), Client(services=ServedServices(Opened(services))) as client:
+    async with (
+        host_with_space() as (services, space_id),
+        Client(services=ServedServices(OpenServices(services))) as client,
+    ):
         assert client.halo.identity.get() is not None
         assert client.get_space(space_id) is not None
         assert client.status.get() is SystemStatus.ACTIVE
@@ -163,7 +150,7 @@ async def test_cancelling_a_call_cancels_it_at_the_host() -> None:
 
     async with (
         Simulation().services() as host,
-        ServedServices(Opened(Slow(host))) as services,  # type: ignore[arg-type]
+        ServedServices(OpenServices(Slow(host))) as services,  # type: ignore[arg-type]
     ):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(services.data.flush, "B")
@@ -179,9 +166,9 @@ async def test_cancelling_a_call_cancels_it_at_the_host() -> None:
 async def edit_in_turns(cuts: tuple[int, ...]) -> int:
     """Two clients edit, the sessions of one are cut; how many sessions it had."""
     async with host_with_space() as (services, space_id):
-        served = ServedServices(Opened(services), client_id="alice", cuts=cuts)
+        served = ServedServices(OpenServices(services), client_id="alice", cuts=cuts)
         async with (
-            Client(services=ServedServices(Opened(services), client_id="bob")) as bob,
+            Client(services=ServedServices(OpenServices(services), client_id="bob")) as bob,
             Client(services=served) as alice,
         ):
             theirs, ours = await database(bob, space_id), await database(alice, space_id)

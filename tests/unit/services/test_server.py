@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any
 
 import anyio
@@ -17,7 +16,7 @@ from dxos.keys.ids import make_object_id
 from dxos.limits import SESSION_PIECE_BYTES, SESSION_QUEUE_BYTES_MAX
 from dxos.services.contract import Next, ObjectState, Services, SpaceArchive, Subscription
 from dxos.testing.peers import Simulation, until
-from dxos.testing.remote import ServedServices
+from dxos.testing.remote import OpenServices, ServedServices
 
 pytestmark = pytest.mark.anyio
 
@@ -67,21 +66,13 @@ async def test_long_arguments_whose_call_was_cancelled_are_no_part_of_the_next_c
 
 
 class Host:
-    """Services that are open already, with the data service replaced."""
+    """Open services, with the data service replaced."""
 
-    def __init__(self, services: Services, data: object) -> None:
+    def __init__(self, services: Services, data: Any) -> None:
         self._services, self.data = services, data
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._services, name)
-
-    async def __aenter__(self) -> Services:
-        return self  # type: ignore[return-value]
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
-        return None
 
 
 class Archive:
@@ -112,7 +103,7 @@ async def test_an_answer_may_be_longer_than_all_that_may_wait_for_a_client() -> 
     archive = Archive(count=260, chars=350 * 1024)
     assert SESSION_QUEUE_BYTES_MAX < 200 * 350 * 1024
     async with Simulation().services() as services:
-        served = ServedServices(Host(services, archive))
+        served = ServedServices(OpenServices(Host(services, archive)))
         async with served as remote:
             assert [one.version for one in await remote.data.get("B", ())] == list(range(260))
             assert served.sessions_count == 1
@@ -124,7 +115,9 @@ async def test_what_is_too_long_to_be_told_ends_that_session_so_that_the_client_
     monkeypatch.setattr("dxos.teleport.rpc.PAYLOAD_BYTES_MAX", 100_000)
     archive = Archive(count=1, chars=200_000)
     async with Simulation().services() as services:
-        others, served = (ServedServices(Host(services, archive), client_id=one) for one in ("bob", "alice"))
+        others, served = (
+            ServedServices(OpenServices(Host(services, archive)), client_id=one) for one in ("bob", "alice")
+        )
         async with others, served as remote:
             heard: list[str] = []
             remote.data.subscribe("B", lambda states: heard.append("changed"), missed=lambda: heard.append("missed"))
