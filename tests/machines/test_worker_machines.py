@@ -905,9 +905,9 @@ def test_a_worker_that_cannot_start_is_reported_to_all_who_wait() -> None:
     machine.worker_absent(0.0)
     machine.worker_linked(0.0)
     machine.actions.clear()
-    machine.worker_cannot_start("ImportError: no CRDT here")
+    machine.worker_cannot_start(FAILURE)
     told = [one.message for one in machine.actions if isinstance(one, leadership.ToClients)]
-    assert told == [InitFailed(1, Failure("link.broken", "The worker cannot start: ImportError: no CRDT here", ()))]
+    assert told == [InitFailed(1, FAILURE)]
     assert any(isinstance(one, leadership.Failed) for one in machine.actions)
-    machine.worker_cannot_start("again")
+    machine.worker_cannot_start(FAILURE)
     assert sum(isinstance(one, leadership.ToClients) for one in machine.actions) == 1

@@ -11,10 +11,10 @@ from typing import Final
 import anyio
 import anyio.to_thread
 
-from dxos.errors import DeadlineError, LinkError
+from dxos.errors import DeadlineError
 from dxos.limits import AGENT_START_S, AGENT_STOP_S
 from dxos.worker.lockfile import alive_pid, kill_alive
-from dxos.worker.places import environment, find_places
+from dxos.worker.places import environment, find_places, map_start_error
 from dxos.worker.settings import Settings
 from dxos.worker.status import AgentStatus, ProfileStatus, Sharing, read_status
 
@@ -39,7 +39,7 @@ def spawn_agent(profile: Path, settings: Settings, *, idle_s: float) -> subproce
         The agent's parent, which ends within milliseconds and is to be waited for.
 
     Raises:
-        LinkError: This Python cannot start another one.
+        DxosError: This Python cannot start another one.
     """
     try:
         process = subprocess.Popen(  # noqa: S603 - Our own module, run by the Python that runs this.
@@ -54,7 +54,7 @@ def spawn_agent(profile: Path, settings: Settings, *, idle_s: float) -> subproce
         with process.stdin:
             process.stdin.write(settings.to_json().encode())
     except OSError as error:
-        raise LinkError(f"No process for the agent can be started ({error.strerror}).") from error
+        raise map_start_error(error, "the agent") from error
     return process
 
 
@@ -62,7 +62,7 @@ async def ensure_agent(profile: Path, settings: Settings, *, idle_s: float) -> N
     """Start an agent if there is none, as `spawn_agent` does.
 
     Raises:
-        LinkError: This Python cannot start another one.
+        DxosError: This Python cannot start another one.
     """
     if not find_agent(profile):
         process = spawn_agent(profile, settings, idle_s=idle_s)

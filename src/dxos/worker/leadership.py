@@ -270,10 +270,9 @@ class Leadership:
         if self.state is State.SPAWNING:
             self._fail(failure)
 
-    def worker_cannot_start(self, reason: str) -> None:
-        """What a worker is made of does not work here, so that starting another one would not help."""
+    def worker_cannot_start(self, failure: Failure) -> None:
+        """What a worker needs is not here, so that starting another one would not help: clients are told."""
         if self.state in (State.SPAWNING, State.STARTING):
-            failure = Failure("link.broken", f"The worker cannot start: {reason}", ())
             self.actions.append(ToClients(InitFailed(self.leadership_id, failure)))
             self._fail(failure)
 

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Final, final
 
 import dxos
-from dxos.errors import DxosError, ProofError, StorageAccessError
+from dxos.errors import DxosError, LinkError, ProofError, StorageAccessError
 from dxos.limits import LINK_BACKLOG_MAX
 from dxos.store.files import FILE_MODE, make_private_directory, map_os_error, read_private_file
 
@@ -260,6 +261,13 @@ def connect(path: Path) -> socket.socket | None:
         connection.close()
         raise
     return connection
+
+
+def map_start_error(error: OSError, whom: str) -> DxosError:
+    """The error of ours that the operating system means by not starting a process for `whom`."""
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return map_os_error(error, f"start {whom}")
+    return LinkError(f"No process for {whom} can be started ({error.strerror}).")
 
 
 def environment() -> dict[str, str]:

@@ -509,10 +509,10 @@ class _Driver:
 
         def received(message: bytes, descriptor: int | None) -> None:
             leading.has_zygote_answered = True
-            reason = json.loads(message).get("failed")
-            if reason is not None:
+            failed = json.loads(message).get("failed")
+            if failed is not None:
                 with self._happening():
-                    leading.leadership.worker_cannot_start(reason)
+                    leading.leadership.worker_cannot_start(Failure(failed["code"], failed["message"]))
 
         def ended(error: DxosError) -> None:
             with self._happening():

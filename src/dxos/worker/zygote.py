@@ -3,6 +3,7 @@
     leader ── {"fork": worker} + its link ──▶ zygote ── fork ──▶ worker
            ◀── {"forked": worker, "pid": …} ──      ◀─ SIGCHLD ──
            ◀── {"exited": worker} ───────────
+           ◀── {"failed": {"code", "message"}}    no worker can be made here; its link ends when the leader has heard
 
 It has one thread and no event loop, or it could not fork. It keeps no storage and ends when nobody needs it: when its
 leader and its worker have left in order, or when no leader comes within ZYGOTE_ADOPT_S.
@@ -24,12 +25,12 @@ import time
 from pathlib import Path
 from typing import Any, Final, final
 
-from dxos.errors import DxosError, LinkError
+from dxos.errors import BrokenError, DxosError, LinkError
 from dxos.limits import REASON_CHARS_MAX, ZYGOTE_ADOPT_S
 from dxos.version import __version__
 from dxos.worker.links import Deframer, frame, receive_some, send_some
 from dxos.worker.lockfile import AliveMark
-from dxos.worker.places import Places, check_peer, environment, listen, open_places
+from dxos.worker.places import Places, check_peer, environment, listen, map_start_error, open_places
 
 _HELLO: Final = {"version": __version__}
 
@@ -41,9 +42,12 @@ def spawn_zygote(places: Places) -> socket.socket:
     """Start a zygote; the leader's end of its link, which is ready at once although the zygote is not. Takes 20 ms.
 
     Raises:
-        LinkError: This Python cannot start another one.
+        DxosError: This Python cannot start another one.
     """
-    ours, theirs = socket.socketpair()
+    try:
+        ours, theirs = socket.socketpair()
+    except OSError as error:
+        raise map_start_error(error, "the worker") from error
     try:
         process = subprocess.Popen(  # noqa: S603 - Our own module, run by the Python that runs this.
             [sys.executable, "-P", "-m", "dxos.worker", "zygote", str(places.host), str(theirs.fileno())],
@@ -58,7 +62,7 @@ def spawn_zygote(places: Places) -> socket.socket:
         status = process.wait()
     except OSError as error:
         ours.close()
-        raise LinkError(f"No process for the worker can be started ({error.strerror}).") from error
+        raise map_start_error(error, "the worker") from error
     finally:
         theirs.close()
     if status:
@@ -80,13 +84,13 @@ def run(host: str, descriptor: int) -> None:
         from dxos.worker import process  # The host, which is what this process is for.
 
         process.warm_up()
+        gc.enable()
+        gc.collect()
+        gc.freeze()  # Or the first collection in a worker would copy every page of the host.
+        zygote = _Zygote(places, connection)
     except Exception as error:  # noqa: BLE001 - The top of the process: whoever started it is to hear of it.
-        _tell_of_failure(connection, f"{type(error).__name__}: {error}")
+        _tell_of_failure(connection, error)
         return
-    gc.enable()
-    gc.collect()
-    gc.freeze()  # Or the first collection in a worker would copy every page of the host.
-    zygote = _Zygote(places, connection)
     try:
         worker = zygote.run()
     finally:
@@ -96,14 +100,20 @@ def run(host: str, descriptor: int) -> None:
         os._exit(process.run_worker(places, worker_id, mark, link))
 
 
-def _tell_of_failure(connection: socket.socket, reason: str) -> None:
+def _tell_of_failure(connection: socket.socket, error: Exception) -> None:
     leader = _Leader(connection)
-    leader.send({"failed": reason[:REASON_CHARS_MAX]})
+    leader.send(_failed(error))
     # Until it has heard: the end of this process also ends the link to the worker that it asked for.
     with contextlib.suppress(OSError):
         while connection.recv(4_096):
             pass
     leader.close()
+
+
+def _failed(error: Exception) -> dict[str, Any]:
+    if not isinstance(error, DxosError):
+        error = BrokenError(f"The worker cannot start: {type(error).__name__}: {error}")
+    return {"failed": {"code": error.code, "message": str(error)[:REASON_CHARS_MAX]}}
 
 
 @final
@@ -162,6 +172,7 @@ class _Zygote:
         self._links: dict[int, _Leader] = {}
         self._leader: _Leader | None = None
         self._workers: dict[int, str] = {}
+        self._unborn: socket.socket | None = None  # The link to a worker that could not be made.
         self._deadline = time.monotonic() + ZYGOTE_ADOPT_S
         self._add(connection)
 
@@ -197,6 +208,8 @@ class _Zygote:
             one.close()
         for link in self._links.values():
             link.close()
+        if self._unborn is not None:
+            self._unborn.close()
 
     def _stop(self, *_: object) -> None:
         self._stopping = True
@@ -259,22 +272,32 @@ class _Zygote:
 
     def _fork(self, worker_id: str, descriptor: int) -> tuple[str, AliveMark, socket.socket] | None:
         connection = socket.socket(fileno=descriptor)
+        assert self._leader is not None
         try:
-            # Locked before the worker exists, so that nobody ever meets one without it.
-            mark = AliveMark(self._places.alive(worker_id))
-        except DxosError:
-            connection.close()  # Which the leader takes for the worker's end.
+            pid, mark = self._make_worker(worker_id)
+        except DxosError as error:
+            if self._unborn is not None:
+                self._unborn.close()
+            self._unborn = connection  # Open until the next one: its end would be taken for the worker's.
+            self._leader.send(_failed(error))
             return None
-        pid = os.fork()
         if pid == 0:
             return worker_id, mark, connection
         self._workers[pid] = worker_id
         mark.write(pid)
         mark.close()
         connection.close()
-        assert self._leader is not None
         self._leader.send({"forked": worker_id, "pid": pid})
         return None
+
+    def _make_worker(self, worker_id: str) -> tuple[int, AliveMark]:
+        # Locked before the worker exists, so that nobody ever meets one without it.
+        mark = AliveMark(self._places.alive(worker_id))
+        try:
+            return os.fork(), mark
+        except OSError as error:
+            mark.remove()
+            raise map_start_error(error, "the worker") from error
 
     def _reap(self) -> None:
         while self._workers:
