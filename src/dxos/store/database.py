@@ -415,7 +415,9 @@ class Database:
             self._wal_failed = True
             raise map_os_error(error, "write to the disk") from error
         if _size(wal) > WAL_CHECKPOINT_BYTES:
-            self.checkpoint()
+            # All is durable in the log already, so that there is no room for a second copy of it refuses nothing.
+            with contextlib.suppress(StorageFullError, StorageAccessError):
+                self.checkpoint()
 
     def _follow_wal(self, wal: Path) -> None:
         """Hold a descriptor of the present log, so that no failed write to it goes unreported."""

@@ -215,6 +215,21 @@ def test_syncing_keeps_the_log_short(database: Database, tmp_path: Path) -> None
     assert database.wal_bytes <= 2 * WAL_CHECKPOINT_BYTES
 
 
+def test_what_is_in_the_log_is_durable_also_where_there_is_no_room_to_copy_it(database: Database) -> None:
+    resource = pytest.importorskip("resource", reason="needs a limit of the size of files")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for _ in range(WAL_CHECKPOINT_BYTES // 100_000 + 1):
+        put(database, "x" * 100_000)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
+    try:
+        database.sync_wal()
+        with pytest.raises(StorageFullError):
+            database.checkpoint()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert database.checkpoint()
+
+
 def test_syncing_reaches_the_very_file_that_holds_the_commits_and_a_new_ones_name(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
