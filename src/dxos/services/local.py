@@ -14,7 +14,7 @@ import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
 from dxos.aio import unwrap_group
-from dxos.errors import ProfileLockedError, UsageError
+from dxos.errors import ProfileLockedError, StorageFullError, UsageError
 from dxos.mesh.signal import Signal
 from dxos.mesh.signal_client import SignalClient
 from dxos.mesh.tcp import TcpTransport
@@ -150,6 +150,7 @@ class LocalServices:
                 anyio.create_task_group() as tasks,
             ):
                 self._profile = profile
+                self.lead(self._leadership_id)  # Which may have grown while it was opened.
                 self._switch.turn_on(self._make(peer, tasks))
                 self._system.tell(SystemStatus.ACTIVE)
                 try:
@@ -193,7 +194,8 @@ class LocalServices:
         """
         self._leadership_id = max(self._leadership_id, leadership_id)
         if self._profile is not None:
-            self._profile.database.lead(leadership_id)
+            with suppress(StorageFullError):  # What is written next, when there is room, notes it.
+                self._profile.database.lead(leadership_id)
 
     def _make(self, peer: Peer, tasks: TaskGroup) -> HostServices:
         return HostServices(

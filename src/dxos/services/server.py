@@ -19,7 +19,7 @@ import anyio.lowlevel
 from anyio.abc import ByteStream, TaskGroup
 
 from dxos.aio import unwrap_group
-from dxos.errors import DxosError, LimitError, PeerError, ProtocolError, UsageError
+from dxos.errors import DxosError, FencedError, LimitError, PeerError, ProtocolError, UsageError
 from dxos.limits import (
     ARCHIVE_BYTES_MAX,
     HOST_HEARTBEAT_S,
@@ -46,13 +46,20 @@ async def serve(services: Services, stream: ByteStream, *, client_id: str) -> No
         services: Of a host that is open for as long.
         stream: Connected to the client; closed when this returns.
         client_id: Of the client, whatever session it is in: by it, an update that is sent again is known.
+
+    Raises:
+        FencedError: Another host has the profile; what the client had asked for last, it asks that one.
     """
     session = _Session(services, stream, client_id)
     try:
         with unwrap_group():
             await session.run()
+        if session.fenced is not None:
+            raise session.fenced
     except PeerError as error:
         _log.warning("The session of client %s was ended: %s", client_id, error)
+    except FencedError:
+        raise
     except Exception:  # noqa: BLE001 - The top of a task.
         # A bug that one client meets must not end the others.
         _log.exception("The session of client %s failed", client_id)
@@ -69,6 +76,7 @@ class _Session:
         self._running = 0
         self._statuses: dict[int, Envelope] = {}  # What is told again as a sign of life.
         self._upload = bytearray()
+        self.fenced: FencedError | None = None
 
     async def run(self) -> None:
         try:
@@ -185,6 +193,9 @@ class _Session:
                 try:
                     result = await self._function(method)(*positional, **keyword)
                     await self._answer(number, method, result)
+                except FencedError as error:
+                    self.fenced = error  # No answer: it was not done, and the host that has the profile may do it.
+                    self._end(error)
                 except DxosError as error:
                     self._fail(number, error)
                 except Exception as error:  # noqa: BLE001 - The top of a task.

@@ -300,10 +300,8 @@ class Database:
 
     def run(self, statement: str, parameters: Sequence[Parameter] = ()) -> int:
         """Run one change; the number of rows it touched."""
-        try:
-            return self._open_connection().execute(statement, parameters).rowcount
-        except _ERRORS as error:
-            self._fail(error)
+        with self._fenced():
+            return self._execute(statement, parameters).rowcount
 
     def run_many(self, statement: str, parameters: Iterable[Sequence[Parameter]]) -> int:
         """Run one change for each set of parameters, all or none; the number of rows touched."""
@@ -315,12 +313,16 @@ class Database:
 
     def insert(self, statement: str, parameters: Sequence[Parameter] = ()) -> int:
         """Run one insertion; the number of the new row."""
-        try:
-            number = self._open_connection().execute(statement, parameters).lastrowid
-        except _ERRORS as error:
-            self._fail(error)
+        with self._fenced():
+            number = self._execute(statement, parameters).lastrowid
         assert number is not None
         return number
+
+    def _execute(self, statement: str, parameters: Sequence[Parameter] = ()) -> sqlite3.Cursor:
+        try:
+            return self._open_connection().execute(statement, parameters)
+        except _ERRORS as error:
+            self._fail(error)
 
     def define_function(self, name: str, arity: int, function: Callable[..., Parameter]) -> None:
         """Let statements call `function`, which depends on its arguments alone."""
@@ -337,14 +339,21 @@ class Database:
         """
         self._leadership_id = max(self._leadership_id, leadership_id)
         with self.transaction():
-            self.run("UPDATE leadership SET id = ?", (self._leadership_id,))
+            pass  # It notes whose it is.
+
+    def _fenced(self) -> contextlib.AbstractContextManager[None]:
+        """For one change: also one that is alone is made under our leadership or not at all."""
+        return self.transaction() if self._leadership_id and not self._depth else contextlib.nullcontext()
 
     def _check_leadership(self) -> None:
         found = self.row("SELECT id FROM leadership")
-        if found is not None and found[0] > self._leadership_id:
+        newest_id = self._leadership_id if found is None else int(found[0])
+        if newest_id > self._leadership_id:
             raise FencedError(
-                "Another process has taken this profile over.", leadership_id=self._leadership_id, newest_id=found[0]
+                "Another process has taken this profile over.", leadership_id=self._leadership_id, newest_id=newest_id
             )
+        if newest_id < self._leadership_id:
+            self.run("UPDATE leadership SET id = ?", (self._leadership_id,))
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
@@ -358,13 +367,13 @@ class Database:
             ProfileLockedError: Another process has been writing for longer than STORE_BUSY_TIMEOUT_S.
             FencedError: A higher leadership than ours has begun.
         """
-        if self._depth == 0:
-            self.run("BEGIN IMMEDIATE")
-            self._failure = None
         self._depth += 1
         try:
-            if self._depth == 1 and self._leadership_id:
-                self._check_leadership()
+            if self._depth == 1:
+                self._failure = None
+                self.run("BEGIN IMMEDIATE")
+                if self._leadership_id:
+                    self._check_leadership()
             yield
             if self._depth == 1:
                 if self._failure is not None:
@@ -468,9 +477,11 @@ class Database:
         A file from before version 2 cannot give back single pages: the first call writes all of it anew.
         """
         assert not self.in_transaction, "SQLite frees nothing inside a transaction"
+        with self.transaction():
+            pass  # Who leads no longer frees nothing either.
         if self.row("PRAGMA auto_vacuum") != (_INCREMENTAL,):
-            self.run("PRAGMA auto_vacuum = INCREMENTAL")
-            self.run("VACUUM")
+            self._execute("PRAGMA auto_vacuum = INCREMENTAL")
+            self._execute("VACUUM")
             return False
         self.rows(f"PRAGMA incremental_vacuum({pages_max})")
         return self.free_bytes > 0

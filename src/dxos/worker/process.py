@@ -26,7 +26,7 @@ import anyio
 from anyio.abc import UNIXSocketStream
 
 from dxos.aio import unwrap_group
-from dxos.errors import DxosError, ProfileLockedError
+from dxos.errors import DxosError, FencedError, ProfileLockedError
 from dxos.limits import WORKER_GRACE_S
 from dxos.services.contract import Services
 from dxos.services.local import LocalServices
@@ -366,6 +366,9 @@ class _Worker:
         kept = connection.dup()  # Whose closing says more than that this session is over.
         try:
             await serve(self._services, await stream_of(connection), client_id=client_id)
+        except FencedError:
+            with self._happening():
+                self._machine.fenced()
         finally:
             connection.close()
             session = self._sessions.pop((client_id, attempt))

@@ -262,7 +262,7 @@ class Hosts:
         self._ended = anyio.Event()
         self._services: Services | None = None
         self._changed = Changes()
-        self._leadership_id = 0
+        self.leadership_id = 0
 
     @property
     def services(self) -> Services:
@@ -270,7 +270,7 @@ class Hosts:
         return self._services
 
     async def start(self) -> None:
-        self._leadership_id += 1
+        self.leadership_id += 1
         await self._tasks.start(self._run)
         self._changed.notify()
 
@@ -278,7 +278,7 @@ class Hosts:
         self._ended = anyio.Event()
         try:
             with anyio.CancelScope() as self._scope:
-                provider = self._simulation.services(self._path, leadership_id=self._leadership_id)
+                provider = self._simulation.services(self._path, leadership_id=self.leadership_id)
                 async with provider as self._services, anyio.create_task_group() as self._sessions:
                     task_status.started()
                     await anyio.sleep_forever()
@@ -288,6 +288,9 @@ class Hosts:
 
     async def kill(self) -> None:
         self._scope.cancel()
+        await self.wait_end()
+
+    async def wait_end(self) -> None:
         await self._ended.wait()
 
     async def connect(self) -> ByteStream:
@@ -297,7 +300,11 @@ class Hosts:
         services = self._services
 
         async def run() -> None:
-            await serve(services, theirs, client_id="alice")
+            try:
+                await serve(services, theirs, client_id="alice")
+            except FencedError:
+                self._services = None  # The worker ends.
+                self._scope.cancel()
 
         self._sessions.start_soon(run)
         return ours
@@ -421,6 +428,24 @@ async def test_a_host_that_was_replaced_writes_nothing_any_more(tmp_path: Path) 
     with pytest.raises(FencedError):
         async with LocalServices(tmp_path, leadership_id=3):
             pass
+
+
+async def test_what_a_replaced_host_refuses_is_done_by_the_one_that_replaced_it(tmp_path: Path) -> None:
+    async with changing_hosts(tmp_path) as hosts, Client(services=RemoteServices(hosts.connect)) as client:
+        await client.halo.create_identity("alice")
+        space = await client.create_space()
+        milk = space.db.add({"title": "Milk", "sizes": []})
+        await space.db.flush()
+        with sqlite3.connect(tmp_path / "profile.sqlite") as other:
+            other.execute("UPDATE leadership SET id = 2")
+        other.close()
+        milk.sizes.append(1)
+        await hosts.wait_end()
+        hosts.leadership_id = 2
+        await hosts.start()
+        await space.db.flush()
+        (stored,) = await hosts.services.data.get(space.id, [milk.id])
+        assert stored.row.data["sizes"] == [1]
 
 
 async def test_a_client_over_a_session_closes_in_a_cancelled_task_too() -> None:

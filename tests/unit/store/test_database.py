@@ -1,6 +1,7 @@
 import contextlib
 import os
 import sqlite3
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from dxos.errors import (
     ClosedError,
     CorruptionError,
+    FencedError,
     ProfileVersionError,
     StorageAccessError,
     StorageFullError,
@@ -288,3 +290,61 @@ def test_a_new_file_has_the_newest_version(tmp_path: Path) -> None:
     database = Database(tmp_path / "d.sqlite")
     assert database.rows("PRAGMA user_version") == [(len(MIGRATIONS),)]
     assert database.backups() == []
+
+
+# --- Leadership -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def replaced(tmp_path: Path) -> Database:
+    """A database whose holder woke up after another one had taken the profile over."""
+    older, newer = Database(tmp_path / "d.sqlite"), Database(tmp_path / "d.sqlite")
+    older.lead(3)
+    older.run("INSERT INTO spaces (id) VALUES ('name')")
+    newer.lead(4)
+    newer.close()
+    return older
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda one: one.run("DELETE FROM spaces"),
+        lambda one: one.insert("INSERT INTO spaces (id) VALUES ('other')"),
+        lambda one: one.run_many("INSERT INTO spaces (id) VALUES (?)", [("other",)]),
+        lambda one: one.shrink(1),
+        lambda one: one.lead(3),
+    ],
+)
+def test_who_was_replaced_changes_nothing_also_outside_of_transactions(
+    replaced: Database, write: Callable[[Database], object]
+) -> None:
+    with pytest.raises(FencedError):
+        write(replaced)
+    assert replaced.rows("SELECT id FROM spaces") == [("name",)]
+    replaced.lead(5)
+    write(replaced)
+
+
+def test_a_replacement_waits_for_a_transaction_that_is_under_way(tmp_path: Path) -> None:
+    older, newer = Database(tmp_path / "d.sqlite"), Database(tmp_path / "d.sqlite")
+    older.lead(3)
+    with ThreadPoolExecutor(1) as threads:
+        with older.transaction():
+            older.run("INSERT INTO spaces (id) VALUES ('name')")
+            leading = threads.submit(newer.lead, 4)
+            with pytest.raises(TimeoutError):
+                leading.result(0.05)
+        leading.result(5)
+    assert newer.rows("SELECT id FROM spaces") == [("name",)], "what was acknowledged is there"
+    with pytest.raises(FencedError):
+        older.run("DELETE FROM spaces")
+
+
+def test_a_leadership_that_could_not_be_noted_is_noted_with_the_next_change(tmp_path: Path) -> None:
+    database = Database(tmp_path / "d.sqlite")
+    database.lead(3)
+    with database.transaction():
+        database.lead(4)
+    database.run("INSERT INTO spaces (id) VALUES ('name')")
+    assert database.rows("SELECT id FROM leadership") == [(4,)]
