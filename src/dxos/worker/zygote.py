@@ -75,7 +75,7 @@ def spawn_zygote(places: Places) -> socket.socket:
 
 
 def run(host: str, descriptor: int) -> None:
-    """Be the zygote of a profile, until nobody needs it; in a worker, never returns."""
+    """Be the zygote of a profile, until nobody needs it; then its process ends."""
     places = open_places(Path(host).parent)
     connection = socket.socket(fileno=descriptor)
     connection.set_inheritable(False)
@@ -95,9 +95,10 @@ def run(host: str, descriptor: int) -> None:
         worker = zygote.run()
     finally:
         zygote.close()
-    if worker is not None:
-        worker_id, mark, link = worker
-        os._exit(process.run_worker(places, worker_id, mark, link))
+    if worker is None:
+        os._exit(0)  # To end in order would take apart all that was imported, which whoever left last should not outlast.
+    worker_id, mark, link = worker
+    os._exit(process.run_worker(places, worker_id, mark, link))
 
 
 def _tell_of_failure(connection: socket.socket, error: Exception) -> None:
@@ -189,8 +190,8 @@ class _Zygote:
                     with contextlib.suppress(BlockingIOError):
                         self._woken.recv(4_096)
                     self._reap()
-                elif key.fd in self._links:
-                    worker = self._receive(self._links[key.fd])
+                elif self._links.get(key.fd) is key.data:  # Or it was dropped meanwhile, and its number given again.
+                    worker = self._receive(key.data)
                     if worker is not None:
                         return worker
         with contextlib.suppress(OSError):
@@ -217,7 +218,7 @@ class _Zygote:
     def _add(self, connection: socket.socket) -> None:
         link = _Leader(connection)
         self._links[connection.fileno()] = link
-        self._selector.register(connection, selectors.EVENT_READ)
+        self._selector.register(connection, selectors.EVENT_READ, link)
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
