@@ -96,7 +96,7 @@ def run(host: str, descriptor: int) -> None:
     finally:
         zygote.close()
     if worker is None:
-        os._exit(0)  # To end in order would take apart all that was imported, which whoever left last should not outlast.
+        os._exit(0)  # In order, it would take apart all that was imported, and outlast whoever left last.
     worker_id, mark, link = worker
     os._exit(process.run_worker(places, worker_id, mark, link))
 
@@ -190,8 +190,8 @@ class _Zygote:
                     with contextlib.suppress(BlockingIOError):
                         self._woken.recv(4_096)
                     self._reap()
-                elif self._links.get(key.fd) is key.data:  # Or it was dropped meanwhile, and its number given again.
-                    worker = self._receive(key.data)
+                elif (link := self._links.get(key.fd)) is not None and link is key.data:
+                    worker = self._receive(link)  # Another one has that number if it was dropped meanwhile.
                     if worker is not None:
                         return worker
         with contextlib.suppress(OSError):
