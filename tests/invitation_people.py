@@ -2,10 +2,10 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
 
 import anyio
 from halo_people import Ring
+from msgspec.structs import replace
 
 from dxos.errors import AlreadyJoinedError, DxosError, IdentityMissingError, NotAllowedError
 from dxos.halo.credential import create_credential
@@ -223,7 +223,7 @@ def wanted(space_key: PublicKey, auth_method: AuthMethod = AuthMethod.SHARED_SEC
     plain = Invitation(
         "", InvitationType.INTERACTIVE, InvitationKind.SPACE, auth_method, PublicKey(b""), space_key=space_key
     )
-    return replace(plain, **changes)  # type: ignore[arg-type]
+    return replace(plain, **changes)
 
 
 def other(code: str | None) -> str:

@@ -7,9 +7,10 @@ beginning of a word, and words in quotes stand side by side: `"oat milk" caf*`.
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, final
+
+from msgspec import Struct
 
 from dxos.errors import InvalidValueError
 from dxos.limits import SEARCH_CHARS_MAX, SNIPPET_WORDS
@@ -20,8 +21,7 @@ _REFERENCE_KEY: Final = "/"
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Phrase:
+class Phrase(Struct, frozen=True):
     """Words that stand side by side."""
 
     words: tuple[str, ...]  # At least one, each as `split` gives it.

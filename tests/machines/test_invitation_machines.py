@@ -1,13 +1,13 @@
 """Both sides of the invitation handshake, joined by a list, and every request in every state."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from dxos.errors import (
     AuthenticationError,

@@ -25,9 +25,9 @@ def test_who_looks_is_told_of_leader_worker_and_clients_and_the_link_ends() -> N
     said(machine)
     machine.receive(2, Look(), 0.0)
     assert said(machine) == [Answer(2)]
-    machine.answer(2, Listening("worker", 20, "0.1.1"))
+    machine.answer(2, Listening("worker", 20, "0.1.1", PROTOCOL))
     assert said(machine) == [
-        Send(2, Leading(7, 1, "0.1.0", True, "worker", 20, "0.1.1", clients_count=1)),
+        Send(2, Leading(7, 1, "0.1.0", True, "worker", 20, "0.1.1", 1, PROTOCOL)),
         Send(2, Attending("alice", 10, "0.1.0", "notes.py", 5)),
         CloseLink(2),
     ]
@@ -59,5 +59,5 @@ def test_who_is_gone_is_told_nothing_and_one_that_says_nothing_is_dropped() -> N
     machine.handle_timer(machine.next_timer() or 0.0)
     assert said(machine) == [CloseLink(3)]
     machine.linked(4, 0.0)
-    machine.receive(4, Hello("bob", 11, "0.1.0"), 0.0)
+    machine.receive(4, Hello("bob", 11, "0.1.0", PROTOCOL), 0.0)
     assert any(isinstance(one, Send) and isinstance(one.message, Welcome) for one in said(machine))

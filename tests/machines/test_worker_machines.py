@@ -4,9 +4,9 @@ import contextlib
 import itertools
 import random
 from collections.abc import Callable
-from dataclasses import fields
 
 import pytest
+from message_examples import example
 
 from dxos.errors import PeerError
 from dxos.limits import (
@@ -61,10 +61,9 @@ from dxos.worker.messages import (
 from dxos.worker.sessions import Sessions
 
 FAILURE = Failure("storage", "The disk is gone.")
-LISTENING = Listening("worker", 1, "0.1.0")
+LISTENING = Listening("worker", 1, "0.1.0", PROTOCOL)
 PORT = ProvidePort("alice", 1, 1, "worker", "alive.worker", "0.1.0")
-BY_TYPE: dict[object, object] = {str: "alice", int: 1, bool: True, Failure: FAILURE}
-EVERY: list[Message] = [kind(**{one.name: BY_TYPE[one.type] for one in fields(kind)}) for kind in Message.__args__]
+EVERY = [example(kind) for kind in Message.__args__]
 
 
 def take(machine: Election | Leadership | Coordinator | Following | Sessions) -> list[object]:
@@ -396,7 +395,7 @@ def test_nobody_speaks_for_another_client() -> None:
     machine.linked(1, 0.0)
     with pytest.raises(PeerError):
         machine.receive(1, RequestPort("alice", 1), 0.0)
-    machine.receive(1, Hello("alice", 1, "0.1.0"), 0.0)
+    machine.receive(1, Hello("alice", 1, "0.1.0", PROTOCOL), 0.0)
     with pytest.raises(PeerError):
         machine.receive(1, RequestPort("bob", 1), 0.0)
     machine.receive(1, RequestPort("alice", 1), 0.0)
@@ -407,7 +406,7 @@ def test_a_client_has_its_newest_link() -> None:
     machine = Coordinator(1, pid=1, version="0.1.0")
     for link in (1, 2):
         machine.linked(link, 0.0)
-        machine.receive(link, Hello("alice", 1, "0.1.0"), 0.0)
+        machine.receive(link, Hello("alice", 1, "0.1.0", PROTOCOL), 0.0)
     assert coordinator.CloseLink(1) in take(machine)
     machine.link_ended(1)
     machine.relay(PORT)
@@ -453,7 +452,7 @@ def member(*, ready: bool = True) -> Following:
     machine = Following("alice", pid=1, version="0.1.0")
     machine.start(0.0)
     machine.link_opened(0.0)
-    machine.receive(Welcome(1, ready=ready, pid=1, version="0.1.0"), 0.0)
+    machine.receive(Welcome(1, ready, 1, "0.1.0", PROTOCOL), 0.0)
     return machine
 
 
@@ -544,7 +543,7 @@ def test_what_was_asked_for_over_a_lost_link_is_asked_for_anew() -> None:
     machine.handle_timer(0.2)
     machine.link_opened(0.2)
     take(machine)
-    machine.receive(Welcome(1, ready=True, pid=1, version="0.1.0"), 0.2)
+    machine.receive(Welcome(1, True, 1, "0.1.0", PROTOCOL), 0.2)
     assert take(machine) == [following.Send(RequestPort("alice", 2))]
 
 
@@ -619,7 +618,7 @@ def test_whoever_had_a_session_is_told_once_that_it_is_refused_and_goes_on_tryin
     machine.nudge(now + 0.2)
     assert take(machine) == [following.OpenLink()], "this process leads"
     machine.link_opened(now + 0.2)
-    machine.receive(Welcome(2, ready=True, pid=1, version="0.1.0"), now + 0.2)
+    machine.receive(Welcome(2, True, 1, "0.1.0", PROTOCOL), now + 0.2)
     assert "worker_coordinator_error" not in machine.diagnostics()
     machine.port_ended(1, now + 0.3)
     assert take(machine)[-1] == following.Send(RequestPort("alice", 2))

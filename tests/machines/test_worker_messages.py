@@ -2,24 +2,31 @@
 
 import contextlib
 import json
-from dataclasses import fields
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from message_examples import example
 
 from dxos.errors import CorruptionError, DecodeError, DxosError, LimitError
 from dxos.limits import CLIENT_ID_CHARS_MAX, HOST_TEXT_CHARS_MAX, LINK_MESSAGE_BYTES_MAX, REASON_CHARS_MAX
-from dxos.worker.messages import Failure, Hello, Init, InitFailed, Message, Ping, Welcome, decode, encode, name_of
+from dxos.worker.messages import (
+    Failure,
+    Init,
+    InitFailed,
+    Message,
+    Ping,
+    decode,
+    encode,
+    name_of,
+)
 
 KINDS = list(Message.__args__)
-FAILURE = Failure("storage.corruption", "Feed 1 is damaged.", (("feed", 1), ("path", "a"), ("ok", True)))
-BY_TYPE: dict[object, object] = {str: "ä", int: 7, bool: True, Failure: FAILURE}
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=name_of)
 def test_a_message_arrives_as_it_was_sent(kind: type) -> None:
-    message = kind(**{one.name: BY_TYPE[one.type] for one in fields(kind)})
+    message = example(kind)
     assert decode(encode(message)) == message
 
 
@@ -49,7 +56,8 @@ def test_fields_of_later_versions_are_left_out() -> None:
         b'{"type": "ping", "nonce": true}',
         b'{"type": "ping", "nonce": 9007199254740992}',
         b'{"type": "start-session", "client_id": null, "attempt": 1}',
-        b'{"type": "init-failed", "leadership_id": 1, "failure": {"code": "a", "message": "b"}}',
+        b'{"type": "init-failed", "leadership_id": 1, "failure": {"code": "a"}}',
+        b'{"type": "hello", "client_id": "a", "pid": 1, "version": "0.1.0"}',
         b'{"type": "init-failed", "leadership_id": 1, "failure": {"code": "a", "message": "b", "detail": {"c": []}}}',
         b"[" * 100_000,
         json.dumps({"type": "start-session", "client_id": "a" * (CLIENT_ID_CHARS_MAX + 1), "attempt": 1}).encode(),
@@ -68,7 +76,10 @@ def test_a_message_that_is_too_long_is_neither_sent_nor_read() -> None:
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.sampled_from([Ping(1), Welcome(1, True, 2, "v"), InitFailed(1, FAILURE), Hello("a", 1, "v")]), st.data())
+@given(
+    st.sampled_from(list(map(example, KINDS))),
+    st.data(),
+)
 def test_a_damaged_message_is_refused_or_another_one(message: Message, data: st.DataObject) -> None:
     content = bytearray(encode(message))
     content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))

@@ -3,11 +3,11 @@
 import re
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import anyio
 import pytest
+from msgspec.structs import replace
 from process_people import NOWHERE, WAIT_S, join, person, raised, settings, shown, signalling, wrong
 
 from dxos import AuthMethod, Client, Invitation, InvitationEncoder, InvitationKind, InvitationState

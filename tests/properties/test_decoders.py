@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dxos import Config, DxosError, InvitationEncoder, PublicKey
-from dxos.echo import cbor, messages, mutation, query, rows, sync_message
+from dxos.echo import cbor, messages, sync_message
 from dxos.echo.document import Document, SyncState
 from dxos.echo.layout import links, materialize, space_key_of
 from dxos.errors import ConfigError, InvitationCodeError, PeerError, StorageError, UsageError, from_wire
@@ -340,9 +340,6 @@ def read_plain(untrusted: bytes) -> None:
         value = json.loads(untrusted)
     except (ValueError, RecursionError):
         return
-    for read in (mutation.from_wire, query.from_wire, query.Query.from_wire, rows.ObjectRow.from_wire):
-        with contextlib.suppress(DxosError):
-            read(value)
     with contextlib.suppress(ConfigError):
         Config(value)
 

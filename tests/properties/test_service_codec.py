@@ -1,7 +1,6 @@
 """Values of the service contract travel unchanged, and any bytes are either a value or a ProtocolError."""
 
 from contextlib import suppress
-from dataclasses import fields, is_dataclass
 from typing import Any
 
 import pytest
@@ -150,11 +149,11 @@ def test_any_plain_data_is_a_value_or_a_protocol_error(codec: Any, untrusted: An
         found = codec.unpack(content)
     except ProtocolError:
         return
-    if is_dataclass(found):
-        assert all(hasattr(found, one.name) for one in fields(found))
+    content = codec.pack(found)
+    assert codec.pack(codec.unpack(content)) == content
 
 
-@pytest.mark.parametrize("value", [object(), {1, 2}, 2**70, "\ud800"])
+@pytest.mark.parametrize("value", [object(), 2**70, "\ud800"])
 def test_what_cannot_be_sent_is_refused_where_it_is_asked(value: Any) -> None:
     with pytest.raises(InvalidValueError, match="cannot be sent"):
         codec_of(contract.JsonObject).pack({"value": value})

@@ -4,6 +4,7 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import convert, to_builtins
 
 from dxos.echo import query
 from dxos.echo.rows import ObjectRow
@@ -131,7 +132,7 @@ def test_sql_and_python_agree(draws: st.DataObject) -> None:
     ]
     wanted = draws.draw(filters(known))
     expected = [row.object_id for row in rows if query.matches(wanted, row)]
-    assert query.from_wire(query.to_wire(wanted)) == wanted
+    assert convert(to_builtins(wanted), query.Filter) == wanted
     condition = translated(wanted)
     for database, store in (plain, indexed):
         database.run("DELETE FROM objects")

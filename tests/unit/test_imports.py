@@ -27,7 +27,7 @@ Client(config=Config({"runtime": {"client": {"storage": {"persistent": True, "da
 @pytest.mark.parametrize(
     ("code", "packages"),
     [
-        (APPLICATION, (*HOST, *CHECKS, "google.protobuf", "msgpack", "dxos.store", "dxos.worker")),
+        (APPLICATION, (*HOST, *CHECKS, "google.protobuf", "dxos.store", "dxos.worker")),
         (
             "import dxos.worker.provider",
             (*HOST, *CHECKS, "dxos.worker.leadership", "dxos.worker.coordinator", "dxos.worker.process"),

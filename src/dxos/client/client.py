@@ -27,6 +27,7 @@ from dxos.client.database import Database, Wanted, plain_query
 from dxos.client.everywhere import AllSpaces
 from dxos.client.halo import HaloProxy
 from dxos.client.invitations import AuthenticatingInvitation, InvitationsProxy
+from dxos.client.live import plain_object
 from dxos.client.mesh import MeshProxy
 from dxos.client.observable import MulticastObservable, Source, reason
 from dxos.client.progress import Activities, Activity
@@ -518,7 +519,9 @@ class _Runtime:
 
     async def create_space(self, properties: Mapping[str, Any] | None = None, /, **more: Any) -> Space:
         """Create a space and wait until it is ready."""
-        return await self._received(await self.services.spaces.create_space({**(properties or {}), **more}))
+        return await self._received(
+            await self.services.spaces.create_space(plain_object({**(properties or {}), **more}))
+        )
 
     async def _received(self, info: SpaceInfo) -> Space:
         space = self._by_id.get(info.id)

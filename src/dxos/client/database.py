@@ -23,7 +23,6 @@ from collections.abc import (
     Sized,
 )
 from contextlib import aclosing, asynccontextmanager, contextmanager, nullcontext
-from dataclasses import replace
 from datetime import datetime
 from itertools import islice
 from typing import Any, TypeVar, final, overload
@@ -31,6 +30,7 @@ from weakref import WeakValueDictionary
 
 import anyio
 import anyio.lowlevel
+from msgspec.structs import replace
 
 from dxos.aio import Pace, Subscription
 from dxos.client.batch import OPEN_BATCHES, Batch

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, final
+
+from msgspec.structs import replace
 
 from dxos.aio import Subscription
 from dxos.client.database import Database

@@ -10,8 +10,9 @@ import itertools
 import logging
 from bisect import bisect_left
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Final, Protocol, cast, final
+
+from msgspec.structs import replace
 
 from dxos.aio import Pace
 from dxos.client.object import EchoObject

@@ -8,6 +8,7 @@ from typing import Any, Final, final
 
 from dxos.client.database import Spawn
 from dxos.client.invitations import CancellableInvitation, InvitationsProxy
+from dxos.client.live import plain_object
 from dxos.client.observable import MulticastObservable, Source
 from dxos.errors import DxosError, IdentityMissingError
 from dxos.halo.invitation import InvitationKind
@@ -90,7 +91,7 @@ class HaloProxy:
         Raises:
             IdentityExistsError: There is one already.
         """
-        profile = Profile(display_name, avatar_cid, dict(data or {}))
+        profile = Profile(display_name, avatar_cid, plain_object(data))
         return self._learn(await self._services.identity.create_identity(profile, device_label))
 
     async def create_profile(self, display_name: str | None = None) -> Profile:
@@ -110,7 +111,7 @@ class HaloProxy:
             IdentityMissingError: There is no identity.
         """
         self._require()
-        profile = Profile(display_name, avatar_cid, dict(data or {}))
+        profile = Profile(display_name, avatar_cid, plain_object(data))
         return self._learn(await self._services.identity.update_profile(profile))
 
     async def query_credentials(

@@ -470,6 +470,17 @@ def plain(value: Any, core: Core | None, path: Path = ()) -> Any:
     return value
 
 
+def plain_object(value: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A JSON object for the host, checked here, so that the error is that of the line that gave it.
+
+    Raises:
+        InvalidValueError: A value in it that JSON has not.
+    """
+    found: dict[str, Any] = plain(value or {}, None)
+    check_value(found)
+    return found
+
+
 def _refer_to(target: EchoObject, core: Core | None, path: Path) -> dict[str, str]:
     other = core_of(target)
     if core is not None:

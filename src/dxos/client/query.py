@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Generic, Protocol, cast, final
 
 import anyio
 import anyio.lowlevel
+from msgspec.structs import replace
 from typing_extensions import TypeVar
 
 from dxos import words

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, final
+
+from msgspec.structs import replace
 
 from dxos.aio import Listeners
 from dxos.client.live import DXN

@@ -19,6 +19,7 @@ from dxos.client.invitations import (
     InvitationsProxy,
     make_space_invitation,
 )
+from dxos.client.live import plain_object
 from dxos.client.object import EchoObject
 from dxos.client.observable import MulticastObservable, Source
 from dxos.client.progress import Activities
@@ -373,8 +374,11 @@ class Space:
         Args:
             channel: Any name.
             payload: JSON-like data.
+
+        Raises:
+            InvalidValueError: A value in it that is none.
         """
-        await self._services.spaces.post_message(self.id, channel, payload)
+        await self._services.spaces.post_message(self.id, channel, plain_object(payload))
 
     def listen(self, channel: str, callback: Callable[[SpaceMessage], object]) -> Subscription:
         """Have `callback` called with each message that another member posts to a channel."""

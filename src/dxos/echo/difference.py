@@ -17,9 +17,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Literal, final
+
+from msgspec import Struct
 
 from dxos.echo.mutation import Delete, Insert, Mutation, Put, Remove, SetDeleted, SetMeta, Splice
 from dxos.echo.rows import Json, ObjectRow, Path, same_value
@@ -39,8 +40,7 @@ _ABSENT = _Absent.ABSENT
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Difference:
+class Difference(Struct, frozen=True, array_like=True):
     """One place of an object where two of its states differ.
 
     `str` of it is for people: `title: 'Milk' → 'Oat milk'`.

@@ -6,6 +6,8 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 
+from msgspec import to_builtins
+
 from dxos.echo.document import MISSING, ROOT, Document, Edit, NodeId, NodeKind
 from dxos.echo.mutation import (
     ChangeType,
@@ -19,7 +21,6 @@ from dxos.echo.mutation import (
     Splice,
     check,
     misfit,
-    to_wire,
 )
 from dxos.echo.rows import Json, Path, reference, same_value
 from dxos.errors import InvalidValueError, ObjectNotFoundError
@@ -72,7 +73,7 @@ def _change_type(
     """
     first, *rest = mutations
     heads = sorted(base_heads)
-    said = json.dumps([object_id, to_wire(first)], sort_keys=True).encode()
+    said = json.dumps([object_id, to_builtins(first)], sort_keys=True).encode()
     actor = hashlib.sha256(b"".join((_SHARED_ACTOR, *heads, said))).digest()[:_ACTOR_BYTES]
     fork = document.fork(heads, actor=actor)
     _apply_all(fork, object_id, [first])

@@ -18,8 +18,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final, final
+
+from msgspec.structs import replace
 
 from dxos.echo import edit, layout
 from dxos.echo.difference import merge_rows, to_mutations

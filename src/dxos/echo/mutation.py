@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass
 from typing import Any, final
 
+from msgspec import Struct
+
 from dxos.echo.rows import Json, ObjectRow, Path
-from dxos.errors import DecodeError, InvalidValueError
+from dxos.errors import InvalidValueError
 from dxos.limits import SPLICE_JOINED_CHARS_MAX, VALUE_DEPTH_MAX
 
 INTEGER_MAX = 2**53 - 1  # Larger ones are rounded by JavaScript peers.
 
 
+class _Mutation(Struct, frozen=True, array_like=True, tag_field="kind"):
+    """It travels as a list: its tag, then its fields."""
+
+
 @final
-@dataclass(frozen=True, slots=True)
-class Put:
+class Put(_Mutation, frozen=True, tag="put"):
     """Set a map's key or a list's element; a text that becomes another text keeps its unchanged characters."""
 
     path: Path  # At least one step.
@@ -28,16 +32,14 @@ class Put:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Delete:
+class Delete(_Mutation, frozen=True, tag="delete"):
     """Remove a map's key; no change where there is no such key."""
 
     path: Path  # At least one step; the last is a map's key.
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Insert:
+class Insert(_Mutation, frozen=True, tag="insert"):
     """Insert values into a list."""
 
     path: Path  # Of the list.
@@ -46,8 +48,7 @@ class Insert:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Remove:
+class Remove(_Mutation, frozen=True, tag="remove"):
     """Remove elements from a list."""
 
     path: Path  # Of the list.
@@ -56,8 +57,7 @@ class Remove:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Splice:
+class Splice(_Mutation, frozen=True, tag="splice"):
     """Replace characters of a text; positions count Unicode code points."""
 
     path: Path  # Of the text.
@@ -67,16 +67,14 @@ class Splice:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class SetDeleted:
+class SetDeleted(_Mutation, frozen=True, tag="deleted"):
     """Mark the object as deleted, or take the mark away."""
 
     deleted: bool
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class SetMeta:
+class SetMeta(_Mutation, frozen=True, tag="meta"):
     """Set one key of the object's meta data, such as `keys`: the ids that other systems know the object by."""
 
     key: str
@@ -84,8 +82,7 @@ class SetMeta:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class ChangeType:
+class ChangeType(_Mutation, frozen=True, tag="type"):
     """Give the object another type, and with it some properties other values.
 
     Every value is written as a whole, and never as an edit of the text that was there: two peers who do the same at
@@ -98,65 +95,6 @@ class ChangeType:
 
 
 Mutation = Put | Delete | Insert | Remove | Splice | SetDeleted | SetMeta | ChangeType
-
-
-def to_wire(mutation: Mutation) -> list[Any]:
-    """The mutation as a JSON-able list, its name first."""
-    match mutation:
-        case Put(path, value):
-            return ["put", list(path), value]
-        case Delete(path):
-            return ["delete", list(path)]
-        case Insert(path, index, values):
-            return ["insert", list(path), index, list(values)]
-        case Remove(path, index, count):
-            return ["remove", list(path), index, count]
-        case Splice(path, index, delete_count, text):
-            return ["splice", list(path), index, delete_count, text]
-        case SetDeleted(deleted):
-            return ["deleted", deleted]
-        case SetMeta(key, value):
-            return ["meta", key, value]
-        case ChangeType(type_, values, gone):
-            return ["type", type_, values, list(gone)]
-
-
-def from_wire(untrusted: object) -> Mutation:
-    """Rebuild a mutation from `to_wire`'s list; its values are not checked, see `check`.
-
-    Raises:
-        DecodeError: No such mutation, or an argument of the wrong type.
-    """
-    match untrusted:
-        case ["put", list(path), value]:
-            return Put(_path(path), _json(value))
-        case ["delete", list(path)]:
-            return Delete(_path(path))
-        case ["insert", list(path), int(index), list(values)]:
-            return Insert(_path(path), index, tuple(map(_json, values)))
-        case ["remove", list(path), int(index), int(count)]:
-            return Remove(_path(path), index, count)
-        case ["splice", list(path), int(index), int(delete_count), str(text)]:
-            return Splice(_path(path), index, delete_count, text)
-        case ["deleted", bool(deleted)]:
-            return SetDeleted(deleted)
-        case ["meta", str(key), value]:
-            return SetMeta(key, _json(value))
-        case ["type", str(type_), dict(values), list(gone)] if all(isinstance(one, str) for one in gone):
-            return ChangeType(type_, values, tuple(gone))
-    raise DecodeError("Not a mutation.")
-
-
-def _path(untrusted: list[Any]) -> Path:
-    if len(untrusted) > VALUE_DEPTH_MAX or not all(type(step) in (str, int) for step in untrusted):
-        raise DecodeError("Not a path.")
-    return tuple(untrusted)
-
-
-def _json(untrusted: object) -> Json:
-    if untrusted is None or isinstance(untrusted, bool | int | float | str | list | dict):
-        return untrusted
-    raise DecodeError("Not a value.")
 
 
 def check_value(value: object, path: Path = ()) -> None:

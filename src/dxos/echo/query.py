@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any, Final, Literal, cast, final
+from typing import Annotated, Any, Final, Literal, cast, final
+
+from msgspec import Meta, Struct
 
 from dxos import words
 from dxos.echo.rows import Json, ObjectRow, Path, reference_dxn, same_value, value_at
-from dxos.errors import DecodeError, InvalidValueError, UsageError
+from dxos.errors import InvalidValueError, UsageError
 from dxos.limits import VALUE_DEPTH_MAX
 
 Deleted = Literal["exclude", "include", "only"]
@@ -25,10 +26,8 @@ _COMPARISONS: Final[dict[str, Callable[[Any, Any], bool]]] = {
 _EXACT_INT: Final = 2**63  # Integers beyond are compared as SQL does: as floats.
 
 
-class _Joinable:
+class _Joinable(Struct, frozen=True, array_like=True, tag_field="kind"):
     """Filters are joined by `&` and `|`, and turned around by `~`."""
-
-    __slots__ = ()
 
     def __and__(self, other: Filter) -> And:
         return And((cast("Filter", self), other))
@@ -47,30 +46,26 @@ class _Joinable:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Everything(_Joinable):
+class Everything(_Joinable, frozen=True, tag="everything"):
     """Matches every object."""
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class HasType(_Joinable):
+class HasType(_Joinable, frozen=True, tag="type"):
     """Matches objects of a type: with its version exactly, without it in any version; None: without schema."""
 
     type: str | None  # `dxn:type:<name>` or `dxn:type:<name>:<version>`.
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class HasId(_Joinable):
+class HasId(_Joinable, frozen=True, tag="id"):
     """Matches the objects of these ids."""
 
     object_ids: tuple[str, ...]
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Equals(_Joinable):
+class Equals(_Joinable, frozen=True, tag="equals"):
     """Matches objects whose value at a path of `data` equals this one; 1 equals 1.0; None also matches no value."""
 
     path: Path
@@ -78,8 +73,7 @@ class Equals(_Joinable):
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Compare(_Joinable):
+class Compare(_Joinable, frozen=True, tag="compare"):
     """Matches objects whose number or text at a path is smaller or greater than this; text goes by code point."""
 
     path: Path
@@ -88,8 +82,7 @@ class Compare(_Joinable):
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class OneOf(_Joinable):
+class OneOf(_Joinable, frozen=True, tag="in"):
     """Matches objects whose value at a path equals one of these, as `Equals` has it."""
 
     path: Path
@@ -97,8 +90,7 @@ class OneOf(_Joinable):
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Contains(_Joinable):
+class Contains(_Joinable, frozen=True, tag="contains"):
     """Matches objects with a list at a path that has this value, or a text that has this text in it."""
 
     path: Path
@@ -106,16 +98,14 @@ class Contains(_Joinable):
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Missing(_Joinable):
+class Missing(_Joinable, frozen=True, tag="missing"):
     """Matches objects that have nothing at a path, not even null."""
 
     path: Path
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Matches(_Joinable):
+class Matches(_Joinable, frozen=True, tag="matches"):
     """Matches objects in whose texts at and below a path a search of `dxos.words` finds all it asks for."""
 
     path: Path  # Empty: all texts of the object.
@@ -123,8 +113,7 @@ class Matches(_Joinable):
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Refers(_Joinable):
+class Refers(_Joinable, frozen=True, tag="refers"):
     """Matches objects that refer to one of these, anywhere or at (or in a list at) a path."""
 
     path: Path | None
@@ -132,40 +121,35 @@ class Refers(_Joinable):
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class HasSource(_Joinable):
+class HasSource(_Joinable, frozen=True, tag="source"):
     """Matches relations that begin at one of these."""
 
     dxns: tuple[str, ...]
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class HasTarget(_Joinable):
+class HasTarget(_Joinable, frozen=True, tag="target"):
     """Matches relations that end at one of these."""
 
     dxns: tuple[str, ...]
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class And(_Joinable):
+class And(_Joinable, frozen=True, tag="and"):
     """Matches what all of these match."""
 
     filters: tuple[Filter, ...]
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Or(_Joinable):
+class Or(_Joinable, frozen=True, tag="or"):
     """Matches what at least one of these matches."""
 
     filters: tuple[Filter, ...]
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Not(_Joinable):
+class Not(_Joinable, frozen=True, tag="not"):
     """Matches what this one does not."""
 
     filter: Filter
@@ -191,8 +175,7 @@ Filter = (
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(Struct, frozen=True, array_like=True):
     """Sort by the value at a path of `data`: none or null first, then numbers, then texts, then the rest."""
 
     path: Path
@@ -200,8 +183,7 @@ class Order:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Query:
+class Query(Struct, frozen=True, array_like=True):
     """A filter, and what of its matches is wanted; ties, and the order where none is given, go by object id.
 
     With a search, its best finds come first where no order is given; how good one is only the host can tell.
@@ -210,148 +192,37 @@ class Query:
     filter: Filter = Everything()
     deleted: Deleted = "exclude"
     order: tuple[Order, ...] = ()
-    limit: int | None = None  # At least 0.
-    offset: int = 0
+    limit: Annotated[int, Meta(ge=0)] | None = None
+    offset: Annotated[int, Meta(ge=0)] = 0
     search: str = ""  # Also only what this finds, in all texts of the object.
 
-    def to_wire(self) -> dict[str, Any]:
-        """The query as JSON-able data."""
-        return {
-            "filter": to_wire(self.filter),
-            "deleted": self.deleted,
-            "order": [[list(order.path), order.descending] for order in self.order],
-            "limit": self.limit,
-            "offset": self.offset,
-            "search": self.search,
-        }
-
-    @classmethod
-    def from_wire(cls, untrusted: object) -> Query:
-        """Rebuild a query from `to_wire`'s data.
-
-        Raises:
-            DecodeError: A missing field, or one of the wrong type.
-        """
-        match untrusted:
-            case {
-                "filter": filter_,
-                "deleted": "exclude" | "include" | "only" as deleted,
-                "order": list(order),
-                "limit": None | int() as limit,
-                "offset": int(offset),
-                "search": str(search),
-            } if (limit is None or limit >= 0) and offset >= 0:
-                orders = tuple(map(_order, order))
-                return cls(
-                    from_wire(filter_), cast(Deleted, deleted), orders, limit, offset, _search(search) if search else ""
-                )
-        raise DecodeError("Not a query.")
+    def __post_init__(self) -> None:
+        _check(self)
 
 
-def to_wire(filter: Filter) -> list[Any]:
-    """The filter as a JSON-able list, its name first."""
-    match filter:
-        case Everything():
-            return ["everything"]
-        case HasType(type_):
-            return ["type", type_]
-        case HasId(object_ids):
-            return ["id", list(object_ids)]
-        case Equals(path, value):
-            return ["equals", list(path), value]
-        case Compare(path, comparison, value):
-            return ["compare", list(path), comparison, value]
-        case OneOf(path, values):
-            return ["in", list(path), list(values)]
-        case Contains(path, value):
-            return ["contains", list(path), value]
-        case Missing(path):
-            return ["missing", list(path)]
-        case Matches(path, search):
-            return ["matches", list(path), search]
-        case Refers(place, dxns):
-            return ["refers", None if place is None else list(place), list(dxns)]
-        case HasSource(dxns):
-            return ["source", list(dxns)]
-        case HasTarget(dxns):
-            return ["target", list(dxns)]
-        case And(filters):
-            return ["and", list(map(to_wire, filters))]
-        case Or(filters):
-            return ["or", list(map(to_wire, filters))]
-        case Not(inner):
-            return ["not", to_wire(inner)]
-
-
-def from_wire(untrusted: object, *, depth: int = 0) -> Filter:
-    """Rebuild a filter from `to_wire`'s list.
-
-    Raises:
-        DecodeError: No such filter, an argument of the wrong type, or nested too deep.
-    """
-    if depth > VALUE_DEPTH_MAX:
-        raise DecodeError("A filter nested too deep.")
-    match untrusted:
-        case ["everything"]:
-            return Everything()
-        case ["type", None | str() as type_]:
-            return HasType(type_)
-        case ["id", list(ids)] if all(isinstance(one, str) for one in ids):
-            return HasId(tuple(ids))
-        case ["equals", list(path), None | bool() | int() | float() | str() | list() | dict() as value]:
-            return Equals(_path(path), value)
-        case ["compare", list(path), "<" | "<=" | ">" | ">=" as comparison, int() | float() | str() as value] if (
-            not isinstance(value, bool) and (not isinstance(value, float) or math.isfinite(value))
-        ):
-            return Compare(_path(path), comparison, value)
-        case ["in", list(path), list(values)]:
-            return OneOf(_path(path), tuple(values))
-        case ["contains", list(path), None | bool() | int() | float() | str() | dict() as value]:
-            return Contains(_path(path), value)
-        case ["missing", list(path)]:
-            return Missing(_path(path))
-        case ["matches", list(path), str(search)]:
-            return Matches(_path(path), _search(search))
-        case ["refers", None | list() as place, list(dxns)]:
-            return Refers(None if place is None else _path(place), _texts(dxns))
-        case ["source", list(dxns)]:
-            return HasSource(_texts(dxns))
-        case ["target", list(dxns)]:
-            return HasTarget(_texts(dxns))
-        case ["and", list(filters)]:
-            return And(tuple(from_wire(one, depth=depth + 1) for one in filters))
-        case ["or", list(filters)]:
-            return Or(tuple(from_wire(one, depth=depth + 1) for one in filters))
-        case ["not", inner]:
-            return Not(from_wire(inner, depth=depth + 1))
-    raise DecodeError("Not a filter.")
-
-
-def _path(untrusted: list[Any]) -> Path:
-    if len(untrusted) > VALUE_DEPTH_MAX or not all(type(step) in (str, int) for step in untrusted):
-        raise DecodeError("Not a path.")
-    return tuple(untrusted)
-
-
-def _texts(untrusted: list[Any]) -> tuple[str, ...]:
-    if not all(isinstance(one, str) for one in untrusted):
-        raise DecodeError("Not a list of texts.")
-    return tuple(untrusted)
-
-
-def _search(untrusted: str) -> str:
-    try:
-        words.parse(untrusted)
-    except InvalidValueError as error:
-        raise DecodeError("Not a search.") from error
-    return untrusted
-
-
-def _order(untrusted: object) -> Order:
-    match untrusted:
-        case [list(path), bool(descending)]:
-            return Order(_path(path), descending)
-    raise DecodeError("Not an order.")
+def _check(query: Query) -> None:
+    """Refuse what cannot be searched for, whoever made the query."""
+    if query.search:
+        words.parse(query.search)
+    level: list[Filter] = [query.filter]
+    for _ in range(VALUE_DEPTH_MAX + 1):
+        below: list[Filter] = []
+        for one in level:
+            match one:
+                case And(filters) | Or(filters):
+                    below += filters
+                case Not(inner):
+                    below.append(inner)
+                case Matches(_, search):
+                    words.parse(search)
+                case Compare(_, _, float(value)) if not math.isfinite(value):
+                    raise InvalidValueError(f"Nothing is smaller or greater than {value}.")
+                case _:
+                    pass
+        if not below:
+            return
+        level = below
+    raise InvalidValueError("A filter nested too deep.", depth_max=VALUE_DEPTH_MAX)
 
 
 def matches(filter: Filter, row: ObjectRow) -> bool:
@@ -481,8 +352,7 @@ def sort_key(query: Query, row: ObjectRow) -> SortKey:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class _Reversed:
+class _Reversed(Struct, frozen=True, array_like=True):
     rank: tuple[int, float, str]
 
     def __lt__(self, other: _Reversed) -> bool:

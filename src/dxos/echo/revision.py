@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import final
+
+from msgspec import Struct
 
 from dxos.echo.difference import Difference
 from dxos.echo.rows import Json, Path
@@ -13,8 +14,7 @@ _ID_CHARS_SHOWN = 8
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Revision:
+class Revision(Struct, frozen=True, array_like=True):
     """One change of an object, by whoever made it; what one peer does in one turn of its event loop.
 
     `str` of it is for people: `2026-11-20 22:10:08 (here) title: 'Milk' → 'Oat milk'`.
@@ -43,8 +43,7 @@ class Revision:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class ConflictingValue:
+class ConflictingValue(Struct, frozen=True, array_like=True):
     """One of the values that were written at once."""
 
     value: Json  # As it was written; references are {"/": DXN}.
@@ -54,8 +53,7 @@ class ConflictingValue:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Conflict:
+class Conflict(Struct, frozen=True, array_like=True):
     """A property to which peers gave different values without knowing of each other.
 
     All peers show the same one of them. Assigning the property decides, for whatever value.

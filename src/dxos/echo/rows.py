@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal, cast, final
+from typing import Annotated, Any, Literal, final
 
-from dxos.errors import DecodeError
+from msgspec import Meta, Struct, field
+
+from dxos.limits import VALUE_DEPTH_MAX
 
 JsonScalar = None | bool | int | float | str
 # `Any` inside, because a recursive alias makes every read of a nested value a cast.
 Json = JsonScalar | list[Any] | dict[str, Any]
-Path = tuple[str | int, ...]  # Where a value is inside an object's `data`: map keys and list indexes.
+# Where a value is inside an object's `data`: map keys and list indexes.
+Path = Annotated[tuple[str | int, ...], Meta(max_length=VALUE_DEPTH_MAX)]
 Kind = Literal["object", "relation"]
 
 KINDS: tuple[Kind, ...] = ("object", "relation")
@@ -19,8 +21,7 @@ REFERENCE_KEY = "/"  # A map with this one key, and a DXN as its value, is a ref
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class ObjectRow:
+class ObjectRow(Struct, frozen=True, array_like=True):
     """One object as it is at one moment; its `data` is shared with other readers and must not be changed."""
 
     object_id: str  # 26 characters.
@@ -31,40 +32,6 @@ class ObjectRow:
     target: str | None = None  # The DXN where a relation ends.
     meta: dict[str, Any] = field(default_factory=dict)  # `{"keys": [{"source", "id"}]}` and what peers added.
     data: dict[str, Any] = field(default_factory=dict)  # What the application stored; references are {"/": DXN}.
-
-    def to_wire(self) -> dict[str, Any]:
-        """The row as JSON-able data."""
-        return {
-            "id": self.object_id,
-            "kind": self.kind,
-            "type": self.type,
-            "deleted": self.deleted,
-            "source": self.source,
-            "target": self.target,
-            "meta": self.meta,
-            "data": self.data,
-        }
-
-    @classmethod
-    def from_wire(cls, untrusted: object) -> ObjectRow:
-        """Rebuild a row from `to_wire`'s data.
-
-        Raises:
-            DecodeError: A missing field, or one of the wrong type.
-        """
-        match untrusted:
-            case {
-                "id": str(object_id),
-                "kind": "object" | "relation" as kind,
-                "type": None | str() as type_,
-                "deleted": bool(deleted),
-                "source": None | str() as source,
-                "target": None | str() as target,
-                "meta": dict(meta),
-                "data": dict(data),
-            }:
-                return cls(object_id, cast(Kind, kind), type_, deleted, source, target, meta, data)
-        raise DecodeError("Not a row of an object.")
 
 
 def reference(dxn: str) -> dict[str, str]:

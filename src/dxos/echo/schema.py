@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any, Final, cast, final
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from dxos.echo.rows import KINDS, Kind
 from dxos.errors import InvalidKeyError, UsageError
@@ -26,8 +28,7 @@ _VERSION: Final = re.compile(r"\d+\.\d+\.\d+", re.ASCII)
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class TypeName:
+class TypeName(Struct, frozen=True):
     """The name of a type and its version.
 
     Raises:
@@ -50,8 +51,7 @@ class TypeName:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class StoredSchema:
+class StoredSchema(Struct, frozen=True):
     """A schema that a space keeps, so that every peer can read the objects of its type."""
 
     name: TypeName

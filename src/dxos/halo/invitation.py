@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Final, TypeVar, final
 from urllib.parse import parse_qs, urlsplit
+
+from msgspec import Struct
 
 from dxos.errors import DecodeError, InvalidKeyError, InvitationCodeError, PeerError
 from dxos.halo.roles import SpaceRole
@@ -73,17 +74,18 @@ Number = TypeVar("Number", bound=Enum)
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class AdmissionKeypair:
+class AdmissionKeypair(Struct, frozen=True, array_like=True):
     """The Ed25519 key pair by which a guest shows that it is the one invited."""
 
     public_key: PublicKey  # 32 bytes.
-    private_key: bytes | None = field(default=None, repr=False)  # 64 bytes: seed and public key; a secret.
+    private_key: bytes | None = None  # 64 bytes: seed and public key; a secret.
+
+    def __repr__(self) -> str:
+        return f"AdmissionKeypair(public_key={self.public_key!r})"
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Invitation:
+class Invitation(Struct, frozen=True, array_like=True):
     """One invitation. Its `repr` leaves out the authentication code and the private key."""
 
     invitation_id: str  # 64 hex digits.

@@ -9,10 +9,11 @@ processes the present value comes a moment later, but before the answer to any c
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from enum import Enum
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
+
+from msgspec import Struct, field
 
 from dxos.echo.mutation import Mutation
 from dxos.echo.query import Query
@@ -36,8 +37,7 @@ class Subscription(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(Struct, frozen=True, array_like=True):
     """How far a long piece of work is."""
 
     done: int
@@ -60,8 +60,7 @@ class SystemStatus(int, Enum):
     ACTIVE = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Platform:
+class Platform(Struct, frozen=True, array_like=True):
     """What a host runs on."""
 
     version: str  # Of this package.
@@ -131,16 +130,14 @@ class ConnectionState(int, Enum):
     ONLINE = 1
 
 
-@dataclass(frozen=True, slots=True)
-class SignalStatus:
+class SignalStatus(Struct, frozen=True, array_like=True):
     """One signalling server."""
 
     server: str  # Its URL.
     state: SignalState
 
 
-@dataclass(frozen=True, slots=True)
-class NetworkStatus:
+class NetworkStatus(Struct, frozen=True, array_like=True):
     """The network, as the host sees it."""
 
     swarm: ConnectionState
@@ -161,8 +158,7 @@ class NetworkService(Protocol):
 # --- Identity --------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Profile:
+class Profile(Struct, frozen=True, array_like=True):
     """What an identity tells others about itself."""
 
     display_name: str | None = None
@@ -170,8 +166,7 @@ class Profile:
     data: JsonObject = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(Struct, frozen=True, array_like=True):
     """The identity of this profile."""
 
     identity_key: PublicKey  # 65 bytes.
@@ -195,8 +190,7 @@ class Presence(int, Enum):
     REMOVED = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Device:
+class Device(Struct, frozen=True, array_like=True):
     """A device that may act for the identity."""
 
     device_key: PublicKey
@@ -205,8 +199,7 @@ class Device:
     label: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Contact:
+class Contact(Struct, frozen=True, array_like=True):
     """Another identity that shares a space with this one."""
 
     identity_key: PublicKey
@@ -215,8 +208,7 @@ class Contact:
     space_ids: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class CredentialInfo:
+class CredentialInfo(Struct, frozen=True, array_like=True):
     """A credential, decoded as far as programs need it."""
 
     id: PublicKey  # 32 bytes.
@@ -272,8 +264,7 @@ class InvitationSide(Enum):
     ACCEPTED = "accepted"
 
 
-@dataclass(frozen=True, slots=True)
-class InvitationUpdate:
+class InvitationUpdate(Struct, frozen=True, array_like=True):
     """The present value of one invitation.
 
     `error` is set with the states CANCELLED, TIMEOUT, ERROR and EXPIRED, and says why in one sentence; a host whose
@@ -286,8 +277,7 @@ class InvitationUpdate:
     failures: int = 0  # Wrong authentication codes so far.
 
 
-@dataclass(frozen=True, slots=True)
-class InvitationsState:
+class InvitationsState(Struct, frozen=True, array_like=True):
     """All invitations of this profile that are not done."""
 
     created: tuple[Invitation, ...] = ()
@@ -335,8 +325,7 @@ class SpaceState(int, Enum):
     CONTROL_ONLY = 7
 
 
-@dataclass(frozen=True, slots=True)
-class SpaceMember:
+class SpaceMember(Struct, frozen=True, array_like=True):
     """A member of a space, in the order of admission."""
 
     identity_key: PublicKey
@@ -347,8 +336,7 @@ class SpaceMember:
     is_self: bool
 
 
-@dataclass(frozen=True, slots=True)
-class PipelineState:
+class PipelineState(Struct, frozen=True, array_like=True):
     """How far the space's own records have been read."""
 
     control_feeds: tuple[PublicKey, ...] = ()
@@ -358,8 +346,7 @@ class PipelineState:
     space_root_url: str | None = None  # "automerge:<documentId>"
 
 
-@dataclass(frozen=True, slots=True)
-class SpaceInfo:
+class SpaceInfo(Struct, frozen=True, array_like=True):
     """A space, as the host sees it."""
 
     id: str  # 33 characters.
@@ -376,8 +363,7 @@ class SpaceInfo:
     error: DxosError | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class SpaceStats:
+class SpaceStats(Struct, frozen=True, array_like=True):
     """What a space takes on this disk, what of it could be freed, and what was. All sizes in bytes."""
 
     epoch: int | None  # Number of the current epoch.
@@ -394,8 +380,7 @@ class SpaceStats:
     free_bytes: int  # Of it, unused: `compact` gives it back to the disk.
 
 
-@dataclass(frozen=True, slots=True)
-class SpaceMessage:
+class SpaceMessage(Struct, frozen=True, array_like=True):
     """A message that a peer posted to a channel of a space."""
 
     channel: str
@@ -405,8 +390,7 @@ class SpaceMessage:
     sent_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class SpaceArchive:
+class SpaceArchive(Struct, frozen=True, array_like=True):
     """A space in the archive of 0.8.3: a tar file with its documents, their history included."""
 
     filename: str  # `<space id>.tar`
@@ -467,8 +451,7 @@ class SpacesService(Protocol):
 # --- Data ------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectState:
+class ObjectState(Struct, frozen=True, array_like=True):
     """One object as the host has it.
 
     A client keeps `version` and `heads` with its copy: rows with a lower version than the one it has are old news, and
@@ -480,8 +463,7 @@ class ObjectState:
     heads: tuple[bytes, ...]  # Of the object's document; 32 bytes each, sorted.
 
 
-@dataclass(frozen=True, slots=True)
-class Edit:
+class Edit(Struct, frozen=True, array_like=True):
     """What a client asks to change in one object.
 
     `create` is the whole new object (its id made by the client), then there are no mutations; otherwise `mutations` are
@@ -494,8 +476,7 @@ class Edit:
     base_heads: tuple[bytes, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(Struct, frozen=True, array_like=True):
     """Which update of which client this is, so that the host knows one that it has applied already."""
 
     client_id: str  # Of one client for its whole life; at most CLIENT_ID_CHARS_MAX.
@@ -546,8 +527,7 @@ class DataService(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class SearchHit:
+class SearchHit(Struct, frozen=True, array_like=True):
     """One object that a search has found."""
 
     state: ObjectState
@@ -555,8 +535,7 @@ class SearchHit:
     snippet: str  # The part of a text around what was found, which is in [brackets].
 
 
-@dataclass(frozen=True, slots=True)
-class QueryPlan:
+class QueryPlan(Struct, frozen=True, array_like=True):
     """How a query is answered."""
 
     steps: tuple[str, ...]  # In SQLite's words.
@@ -630,8 +609,7 @@ class LogLevel(int, Enum):
     ERROR = 40
 
 
-@dataclass(frozen=True, slots=True)
-class LogEntry:
+class LogEntry(Struct, frozen=True, array_like=True):
     """A record of the host's log."""
 
     level: LogLevel
@@ -648,8 +626,7 @@ class LoggingService(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class StorageInfo:
+class StorageInfo(Struct, frozen=True, array_like=True):
     """What a profile takes on the disk, in bytes."""
 
     file_bytes: int  # The database.
@@ -657,8 +634,7 @@ class StorageInfo:
     log_bytes: int  # The database's log.
 
 
-@dataclass(frozen=True, slots=True)
-class SwarmInfo:
+class SwarmInfo(Struct, frozen=True, array_like=True):
     """A swarm that this peer is in."""
 
     topic: PublicKey

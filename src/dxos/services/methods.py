@@ -48,7 +48,7 @@ class Method:
     @cached_property
     def hints(self) -> dict[str, Any]:
         """The annotations."""
-        return get_type_hints(self.function)
+        return get_type_hints(self.function, include_extras=True)
 
     @cached_property
     def parameters(self) -> tuple[inspect.Parameter, ...]:

@@ -18,12 +18,12 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, cast, final
 
 import anyio
 from anyio.abc import ByteStream, TaskGroup
+from msgspec import Struct
 
 from dxos import aio
 from dxos.aio import Changes, Listeners
@@ -49,8 +49,7 @@ class _LinkLostError(Exception):
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class _Services:
+class _Services(Struct, frozen=True):
     system: contract.SystemService
     network: contract.NetworkService
     identity: contract.IdentityService
@@ -412,8 +411,7 @@ class _Answer:
 
 
 @final
-@dataclass(slots=True, eq=False)
-class _Followed:
+class _Followed(Struct, eq=False):
     """One stream, over all hosts."""
 
     method: Method
@@ -424,7 +422,7 @@ class _Followed:
     last: bytes | None = None  # The last state, as it came.
     link: _Link | None = None
     number: int = -1
-    active: bool = field(default=True)
+    active: bool = True
 
     def begin(self, link: _Link) -> None:
         """Ask this host."""

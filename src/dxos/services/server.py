@@ -11,12 +11,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any, Final, final
 
 import anyio
 import anyio.lowlevel
 from anyio.abc import ByteStream, TaskGroup
+from msgspec.structs import replace
 
 from dxos.aio import unwrap_group
 from dxos.errors import DxosError, FencedError, LimitError, PeerError, ProtocolError, UsageError

@@ -1,11 +1,11 @@
 """The spaces service: spaces, members, messages."""
 
 from collections.abc import Callable, Hashable
-from dataclasses import replace
 from typing import final
 
 import anyio.lowlevel
 from anyio.abc import TaskGroup
+from msgspec.structs import replace
 
 from dxos.echo.query import Query
 from dxos.errors import DecodeError, NotAllowedError

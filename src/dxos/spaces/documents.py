@@ -18,8 +18,10 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TypeVar, final
+
+from msgspec.structs import replace
 
 from dxos.aio import Listeners, Pace, Subscription
 from dxos.echo import edit, epoch, layout

@@ -7,10 +7,10 @@ since, becomes again what it was before. So it needs no agreement with peers and
 import logging
 import time
 from collections.abc import Iterator, Sequence, Set
-from dataclasses import replace
 from typing import final
 
 import anyio.lowlevel
+from msgspec.structs import replace
 
 from dxos.echo import history, layout
 from dxos.echo.difference import differences, merge_rows, to_mutations

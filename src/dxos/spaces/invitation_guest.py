@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import final
 
 import anyio
+from msgspec.structs import replace
 
 from dxos.errors import (
     AlreadyJoinedError,

@@ -12,12 +12,13 @@ Invariants
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol, final
 
 import anyio
 from anyio.abc import ByteStream, TaskGroup
 from google.protobuf.message import Message
+from msgspec.structs import replace
 
 from dxos.aio import Listeners, Subscription
 from dxos.errors import (

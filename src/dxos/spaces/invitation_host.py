@@ -7,10 +7,10 @@ Invariants
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Final, final
 
 import anyio
+from msgspec.structs import replace
 
 from dxos.errors import (
     AuthenticationError,

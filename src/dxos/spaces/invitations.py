@@ -2,10 +2,11 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar, final
 
 from anyio.abc import TaskGroup
+from msgspec.structs import replace
 
 from dxos.aio import Listeners, Subscription
 from dxos.errors import DxosError, InvitationExpiredError, StorageError, UsageError

@@ -6,8 +6,9 @@ changes it returns, and no other call ever sets it back.
 
 # ruff: noqa: S608 - the statements are put together from constants of this module; values are parameters.
 
-from dataclasses import dataclass, field
 from typing import final
+
+from msgspec import Struct
 
 from dxos.limits import INVITATION_ATTEMPTS_MAX
 from dxos.store.checksum import check_sum, checked
@@ -16,12 +17,11 @@ from dxos.store.database import Database, Row
 _COLUMNS = "id, bytes, created_s, lifetime_s, state, attempts, claimed, check_sum"
 
 
-@dataclass(frozen=True, slots=True)
-class InvitationRecord:
+class InvitationRecord(Struct, frozen=True):
     """One persisted invitation."""
 
     invitation_id: str
-    record: bytes = field(repr=False)  # The invitation as protobuf; opaque here, and it holds a secret.
+    record: bytes  # The invitation as protobuf; opaque here, and it holds a secret.
     created_s: float  # Unix time.
     lifetime_s: float  # Seconds after `created_s`.
     state: str  # The host's word.

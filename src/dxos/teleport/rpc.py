@@ -14,11 +14,11 @@ Invariants
 """
 
 from collections import deque
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import final
 
 from google.protobuf.message import Message
+from msgspec import Struct
 
 from dxos.errors import BrokenError, DeadlineError, DxosError, LimitError, ProtocolError, RemoteError, UsageError
 from dxos.limits import (
@@ -60,50 +60,50 @@ TRANSITIONS = {
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(Struct, frozen=True):
     """The peer acknowledged us."""
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Requested:
+class Requested(Struct, frozen=True):
     """The peer calls; `respond` or `fail` it, or for a stream `send_ready`, `send_item`, `end`."""
 
     id: int  # The peer's number of the call.
     method: str  # `package.Service.Method`; at most METHOD_CHARS_MAX.
-    payload: values_pb2.Any = field(repr=False)  # May hold an authentication code.
+    payload: values_pb2.Any  # May hold an authentication code.
     stream: bool
+
+    def __repr__(self) -> str:
+        return f"Requested(id={self.id}, method={self.method!r}, stream={self.stream})"
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class StreamStopped:
+class StreamStopped(Struct, frozen=True):
     """The peer reads our stream no more."""
 
     id: int
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(Struct, frozen=True):
     """The answer to a call of ours, which is over; or one item of a stream, which goes on."""
 
     id: int
-    payload: values_pb2.Any = field(repr=False)
+    payload: values_pb2.Any
+
+    def __repr__(self) -> str:
+        return f"Answered(id={self.id})"
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class StreamReady:
+class StreamReady(Struct, frozen=True):
     """The peer has begun the stream we asked for."""
 
     id: int
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(Struct, frozen=True):
     """A call of ours is over without an answer, or a stream has ended."""
 
     id: int
@@ -111,8 +111,7 @@ class Ended:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Closed:
+class Closed(Struct, frozen=True):
     """The channel is over; the last event."""
 
     in_order: bool = False  # Whether the peer said goodbye.
@@ -121,8 +120,7 @@ class Closed:
 Event = Opened | Requested | StreamStopped | Answered | StreamReady | Ended | Closed
 
 
-@dataclass(frozen=True, slots=True)
-class _Call:
+class _Call(Struct, frozen=True):
     deadline: float | None  # Seconds, on the caller's clock.
     stream: bool
 

@@ -12,16 +12,17 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Generic, TypeVar, final
 
 import anyio
 import anyio.lowlevel
+import msgspec
 from anyio.abc import TaskGroup
+from msgspec.structs import replace
 
 from dxos import words
 from dxos.echo.difference import differences, merge_rows
@@ -32,7 +33,6 @@ from dxos.echo.rows import ObjectRow, Path
 from dxos.errors import (
     AlreadyJoinedError,
     AuthenticationError,
-    DecodeError,
     DxosError,
     IdentityExistsError,
     IdentityMissingError,
@@ -684,15 +684,15 @@ class _Spaces(_Service):
     async def export_space(self, space_id: str, next: Next[Progress]) -> SpaceArchive:
         """Without a CRDT there are no documents: an archive of this host is one for such hosts only."""
         await self._called("spaces.export_space")
-        rows = [state.row.to_wire() for state in self._host.shared(space_id).objects.values()]
+        rows = [state.row for state in self._host.shared(space_id).objects.values()]
         next(Progress(len(rows), len(rows)))
-        return SpaceArchive(f"{space_id}.tar", json.dumps(rows).encode())
+        return SpaceArchive(f"{space_id}.tar", msgspec.json.encode(rows))
 
     async def import_space(self, contents: bytes, next: Next[Progress]) -> SpaceInfo:
         await self._called("spaces.import_space")
         try:
-            rows = [ObjectRow.from_wire(one) for one in json.loads(contents)]
-        except (ValueError, TypeError, DecodeError):
+            rows = msgspec.json.decode(contents, type=list[ObjectRow])
+        except msgspec.DecodeError:
             raise InvalidValueError("This archive cannot be imported: no space archive.") from None
         info = await self.create_space({})
         assert info.properties_id is not None

@@ -11,9 +11,10 @@ Invariants
 """
 
 from collections import deque
-from dataclasses import dataclass
 from enum import Enum
 from typing import final
+
+from msgspec import Struct
 
 from dxos.errors import LimitError, ProtocolError
 from dxos.limits import COORDINATOR_LINKS_MAX, HELLO_TIMEOUT_S
@@ -55,8 +56,7 @@ TRANSITIONS = {
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(Struct, frozen=True):
     """Send this; a `ProvidePort` with its descriptor, which is closed here afterwards."""
 
     link: int
@@ -64,48 +64,42 @@ class Send:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class CloseLink:
+class CloseLink(Struct, frozen=True):
     """Close this link, once what was sent is on its way."""
 
     link: int
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class ToLeader:
+class ToLeader(Struct, frozen=True):
     """Give this to the leadership."""
 
     message: RequestPort
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class ClientLeft:
+class ClientLeft(Struct, frozen=True):
     """Tell the leadership that this client has no link any more."""
 
     client_id: str
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class AskedToHandOver:
+class AskedToHandOver(Struct, frozen=True):
     """A newer version wants to lead: tell the election."""
 
     version: str
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """Somebody wants to know who shares the profile: call `answer` with the worker."""
 
     link: int
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Discard:
+class Discard(Struct, frozen=True):
     """Close the descriptor of this port."""
 
     port: ProvidePort
@@ -114,8 +108,7 @@ class Discard:
 Action = Send | CloseLink | ToLeader | ClientLeft | AskedToHandOver | Answer | Discard
 
 
-@dataclass(slots=True)
-class _Link:
+class _Link(Struct):
     state: State
     deadline: float | None  # For its first message, or for its end.
     hello: Hello | None = None
@@ -285,7 +278,7 @@ class Coordinator:
             self.actions.append(CloseLink(older))
             self.link_ended(older)
         self._clients[hello.client_id] = link
-        welcome = Welcome(self.leadership_id, ready=self._is_ready, pid=self._pid, version=self._version)
+        welcome = Welcome(self.leadership_id, self._is_ready, self._pid, self._version, self._protocol)
         self.actions.append(Send(link, welcome))
 
     def _reason(self, hello: Hello) -> str:

@@ -21,9 +21,10 @@ Invariants
 import math
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import Enum
 from typing import final
+
+from msgspec import Struct
 
 from dxos.errors import Detail
 from dxos.limits import (
@@ -74,38 +75,33 @@ TRANSITIONS: Mapping[tuple[State, str], State] = {
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class TryLock:
+class TryLock(Struct, frozen=True):
     """Try the lock; then call `lock_acquired` or `lock_busy`."""
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class StealLock:
+class StealLock(Struct, frozen=True):
     """Make the generation after this one and try that; then call `lock_acquired` or `lock_busy`."""
 
     frozen: int  # The leadership id whose heartbeat stands still.
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Lead:
+class Lead(Struct, frozen=True):
     """Begin to lead: coordinator, worker, heartbeat."""
 
     leadership_id: int
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Beat:
+class Beat(Struct, frozen=True):
     """Move the heartbeat of the lock."""
 
     leadership_id: int
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class StepDown:
+class StepDown(Struct, frozen=True):
     """Stop leading: end the leadership (`Leadership.close`), close the coordinator, then let go of the lock."""
 
     leadership_id: int
@@ -113,8 +109,7 @@ class StepDown:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class ReportFailure:
+class ReportFailure(Struct, frozen=True):
     """This client has tried long enough for its user to know; it goes on trying."""
 
     failure: Failure
@@ -123,8 +118,7 @@ class ReportFailure:
 Action = TryLock | StealLock | Lead | Beat | StepDown | ReportFailure
 
 
-@dataclass(slots=True)
-class _Sighting:
+class _Sighting(Struct):
     """The newest generation of the lock, as this process saw it."""
 
     id: int

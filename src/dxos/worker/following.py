@@ -19,9 +19,10 @@ Invariants
 
 import math
 from collections import deque
-from dataclasses import dataclass
 from enum import Enum
 from typing import final
+
+from msgspec import Struct
 
 from dxos.errors import Detail, ProtocolError
 from dxos.limits import (
@@ -89,60 +90,52 @@ LINK_TRANSITIONS = {
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class OpenLink:
+class OpenLink(Struct, frozen=True):
     """Connect to the coordinator's socket; then `link_opened`, `link_ended` (nobody is there) or `link_failed`."""
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class CloseLink:
+class CloseLink(Struct, frozen=True):
     """Close the link, or stop opening it; nothing is called for it any more."""
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(Struct, frozen=True):
     """Send this to the coordinator."""
 
     message: Message
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Connected:
+class Connected(Struct, frozen=True):
     """This port is the session; call `port_ended` with its attempt when it ends."""
 
     port: ProvidePort
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Discard:
+class Discard(Struct, frozen=True):
     """Close this port."""
 
     port: ProvidePort
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class ClosePort:
+class ClosePort(Struct, frozen=True):
     """Close the session's port; nothing is called for it any more."""
 
     attempt: int
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Rejected:
+class Rejected(Struct, frozen=True):
     """There will be no session."""
 
     failure: Failure
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Warned:
+class Warned(Struct, frozen=True):
     """There is no way to the coordinator at the moment, for a reason that people should know."""
 
     failure: Failure

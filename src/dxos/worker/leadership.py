@@ -17,9 +17,10 @@ Invariants
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import Enum
 from typing import final
+
+from msgspec import Struct
 
 from dxos.errors import ProtocolError
 from dxos.limits import (
@@ -101,78 +102,67 @@ _LINKED = (State.STARTING, State.INITIALISING, State.READY, State.DISMISSING)
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Adopt:
+class Adopt(Struct, frozen=True):
     """Connect to the worker that another leader left, if there is one; then `worker_linked` or `worker_absent`."""
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Spawn:
+class Spawn(Struct, frozen=True):
     """Start a worker; then `worker_linked` or `spawn_failed`, also if the leadership has ended meanwhile."""
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Kill:
+class Kill(Struct, frozen=True):
     """Kill the worker for certain; then `worker_gone`, when its process is no more and its link is closed."""
 
     worker_id: str  # Empty, if it never said.
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class DropWorker:
+class DropWorker(Struct, frozen=True):
     """Close the link to the worker; nothing is heard of it any more."""
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Renew:
+class Renew(Struct, frozen=True):
     """Take a new leadership id; then `renewed`, or `lost` if another process was faster."""
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class ToWorker:
+class ToWorker(Struct, frozen=True):
     """Send this to the worker."""
 
     message: Message
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class ToClients:
+class ToClients(Struct, frozen=True):
     """Give this to the coordinator; a `ProvidePort` with the descriptor that came with its `Session`."""
 
     message: NewLeader | InitFailed | ProvidePort | SessionFailed
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Discard:
+class Discard(Struct, frozen=True):
     """Close the descriptor that came with this message: nobody waits for it."""
 
     session: Session
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Deposed:
+class Deposed(Struct, frozen=True):
     """There is a newer leader."""
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(Struct, frozen=True):
     """The leadership failed; close it and let another one try."""
 
     failure: Failure
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Closed:
+class Closed(Struct, frozen=True):
     """The leadership is over, and the lock may be let go of; the last action."""
 
 
@@ -489,4 +479,4 @@ class Leadership:
 
 
 def _gone(message: str, count: int) -> Failure:
-    return Failure("link.broken", message, (("workers_count", count),))
+    return Failure("link.broken", message, {"workers_count": count})

@@ -21,9 +21,10 @@ import re
 import signal
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, final
+
+from msgspec import Struct
 
 from dxos.errors import StorageAccessError
 from dxos.store.files import FILE_MODE, map_os_error, sync_directory
@@ -35,8 +36,7 @@ _PID_CHARS: Final = 20
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Generation:
+class Generation(Struct, frozen=True):
     """The newest leader file, as anybody can see it."""
 
     id: int  # 1 or more.

@@ -10,37 +10,45 @@
 `loopback`. A message is a JSON object with its `type`: there are few of them, and a trace can be read.
 """
 
-import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, Final, final
+from typing import Annotated, ClassVar, Final, final
+
+from msgspec import Meta, MsgspecError, Struct
+from msgspec.json import Decoder, Encoder
 
 from dxos.errors import DecodeError, Detail, DxosError, LimitError, from_wire
 from dxos.limits import CLIENT_ID_CHARS_MAX, HOST_TEXT_CHARS_MAX, LINK_MESSAGE_BYTES_MAX, REASON_CHARS_MAX
 
 PROTOCOL: Final = 1  # Grows when processes of two versions can no longer work together.
-_NUMBER_MAX: Final = 2**53 - 1
 _DETAILS_MAX: Final = 32
+
+Number = Annotated[int, Meta(ge=0, lt=2**53)]
+Name = Annotated[str, Meta(max_length=CLIENT_ID_CHARS_MAX)]
+Sentence = Annotated[str, Meta(max_length=REASON_CHARS_MAX)]
+Settings = Annotated[str, Meta(max_length=HOST_TEXT_CHARS_MAX)]
+
+
+def _tag(class_name: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", class_name).lower()
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(Struct, frozen=True):
     """An error as it travels between processes."""
 
-    code: str  # Of `dxos.errors`.
-    message: str
-    detail: tuple[tuple[str, Detail], ...] = ()  # Facts for programs, by name.
+    code: Sentence  # Of `dxos.errors`.
+    message: Sentence
+    detail: Annotated[dict[Name, Detail], Meta(max_length=_DETAILS_MAX)] = {}  # Facts for programs, by name.
 
     @classmethod
     def of(cls, error: DxosError) -> "Failure":
         """An error on its way to another process; what is too long is cut."""
-        detail = [
-            (name[:REASON_CHARS_MAX], value[:REASON_CHARS_MAX] if isinstance(value, str) else value)
-            for name, value in error.detail.items()
-        ]
-        return cls(error.code, str(error)[:REASON_CHARS_MAX], tuple(detail[:_DETAILS_MAX]))
+        detail = {
+            name[:CLIENT_ID_CHARS_MAX]: value[:REASON_CHARS_MAX] if isinstance(value, str) else value
+            for name, value in list(error.detail.items())[:_DETAILS_MAX]
+        }
+        return cls(error.code, str(error)[:REASON_CHARS_MAX], detail)
 
     def error(self, more: Mapping[str, Detail] | None = None) -> DxosError:
         """The error again, of the same class.
@@ -48,93 +56,97 @@ class Failure:
         Args:
             more: Further facts, as the diagnostics of this process.
         """
-        return from_wire(self.code, self.message, {**dict(self.detail), **(more or {})})
+        return from_wire(self.code, self.message, {**self.detail, **(more or {})})
+
+
+class _Message(Struct, frozen=True, tag_field="type", tag=_tag):
+    """A JSON object with its `type`; its `repr` leaves out what `_HIDDEN` names."""
+
+    _HIDDEN: ClassVar[tuple[str, ...]] = ()
+
+    def __repr__(self) -> str:
+        shown = (f"{name}={getattr(self, name)!r}" for name in self.__struct_fields__ if name not in self._HIDDEN)
+        return f"{type(self).__name__}({', '.join(shown)})"
 
 
 # --- Between a client and the coordinator -----------------------------------------------------------------------------
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Hello:
+class Hello(_Message, frozen=True):
     """The first message of a client."""
 
-    client_id: str
-    pid: int
-    version: str
-    protocol: int = PROTOCOL
-    program: str = ""  # What runs there, for people.
-    since_ms: int = 0  # When the client was opened, on its clock.
+    client_id: Name
+    pid: Number
+    version: Name
+    protocol: Number
+    program: Name = ""  # What runs there, for people.
+    since_ms: Number = 0  # When the client was opened, on its clock.
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Welcome:
+class Welcome(_Message, frozen=True):
     """The client may go on."""
 
-    leadership_id: int
+    leadership_id: Number
     ready: bool  # Whether the worker is; if not, `NewLeader` will say so.
-    pid: int
-    version: str
-    protocol: int = PROTOCOL
+    pid: Number
+    version: Name
+    protocol: Number
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(_Message, frozen=True):
     """The client may not go on."""
 
-    reason: str  # One sentence for people.
-    protocol: int
-    version: str
+    reason: Sentence  # One sentence for people.
+    protocol: Number
+    version: Name
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class HandOver:
+class HandOver(_Message, frozen=True):
     """A newer client, just refused, asks the older leader to step down."""
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class NewLeader:
+class NewLeader(_Message, frozen=True):
     """A leader has a worker that is ready."""
 
-    leadership_id: int
+    leadership_id: Number
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class RequestPort:
+class RequestPort(_Message, frozen=True):
     """A client wants a session."""
 
-    client_id: str
-    attempt: int  # Grows with each session that the client asks for.
+    client_id: Name
+    attempt: Number  # Grows with each session that the client asks for.
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class ProvidePort:
+class ProvidePort(_Message, frozen=True):
     """A session for that client; with the descriptor of its port, or a ticket."""
 
-    client_id: str
-    attempt: int
-    leadership_id: int
-    worker_id: str
-    liveness_key: str  # The name of the file that the worker keeps locked as long as it lives.
-    version: str  # The worker's.
-    port: int = 0  # At the loopback address; 0: a descriptor comes with this.
-    token: str = field(default="", repr=False)  # In hexadecimal digits; admits once.
-    answer: str = field(default="", repr=False)  # By which the worker is known.
+    _HIDDEN = ("token", "answer")
+
+    client_id: Name
+    attempt: Number
+    leadership_id: Number
+    worker_id: Name
+    liveness_key: Sentence  # The name of the file that the worker keeps locked as long as it lives.
+    version: Name  # The worker's.
+    port: Number = 0  # At the loopback address; 0: a descriptor comes with this.
+    token: Name = ""  # In hexadecimal digits; admits once.
+    answer: Name = ""  # By which the worker is known.
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class SessionFailed:
+class SessionFailed(_Message, frozen=True):
     """The worker does not serve that client."""
 
-    client_id: str
-    attempt: int
+    client_id: Name
+    attempt: Number
     failure: Failure
 
 
@@ -142,125 +154,117 @@ class SessionFailed:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Look:
+class Look(_Message, frozen=True):
     """Who shares this profile? Instead of a hello; the answer follows, and the end of the link."""
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Leading:
+class Leading(_Message, frozen=True):
     """The leader and its worker."""
 
-    leadership_id: int
-    pid: int
-    version: str
+    leadership_id: Number
+    pid: Number
+    version: Name
     ready: bool  # Whether the worker serves.
-    worker_id: str  # Empty, if there is none at the moment.
-    worker_pid: int
-    worker_version: str
-    clients_count: int  # So many `Attending` follow.
-    protocol: int = PROTOCOL
+    worker_id: Name  # Empty, if there is none at the moment.
+    worker_pid: Number
+    worker_version: Name
+    clients_count: Number  # So many `Attending` follow.
+    protocol: Number
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Attending:
+class Attending(_Message, frozen=True):
     """One client that is connected to the coordinator."""
 
-    client_id: str
-    pid: int
-    version: str
-    program: str
-    since_ms: int
+    client_id: Name
+    pid: Number
+    version: Name
+    program: Name
+    since_ms: Number
 
 
 # --- Between a leader and its worker ----------------------------------------------------------------------------------
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Listening:
+class Listening(_Message, frozen=True):
     """The worker hears its leader from now on."""
 
-    worker_id: str
-    pid: int
-    version: str
-    protocol: int = PROTOCOL
+    worker_id: Name
+    pid: Number
+    version: Name
+    protocol: Number
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Init:
+class Init(_Message, frozen=True):
     """Begin to serve, or to serve for this leader."""
 
-    client_id: str  # Of the leader.
-    leadership_id: int
-    owner_client_id: str  # Of the client whose settings are used.
-    config: str = field(repr=False)  # JSON; may hold credentials of services.
+    _HIDDEN = ("config",)
+
+    client_id: Name  # Of the leader.
+    leadership_id: Number
+    owner_client_id: Name  # Of the client whose settings are used.
+    config: Settings  # JSON; may hold credentials of services.
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Ready:
+class Ready(_Message, frozen=True):
     """The worker serves."""
 
-    leadership_id: int
-    liveness_key: str
+    leadership_id: Number
+    liveness_key: Sentence
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class InitFailed:
+class InitFailed(_Message, frozen=True):
     """The worker cannot serve; from the coordinator to its clients, that none can be served."""
 
-    leadership_id: int
+    leadership_id: Number
     failure: Failure
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Ping:
+class Ping(_Message, frozen=True):
     """Are you there?"""
 
-    nonce: int
+    nonce: Number
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Pong:
+class Pong(_Message, frozen=True):
     """The answer to the ping with that nonce."""
 
-    nonce: int
+    nonce: Number
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class StartSession:
+class StartSession(_Message, frozen=True):
     """Serve a client."""
 
-    client_id: str
-    attempt: int
+    client_id: Name
+    attempt: Number
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Session:
+class Session(_Message, frozen=True):
     """That client is served; with the descriptor of its port, or a ticket."""
 
-    client_id: str
-    attempt: int
-    port: int = 0
-    token: str = field(default="", repr=False)
-    answer: str = field(default="", repr=False)
+    _HIDDEN = ("token", "answer")
+
+    client_id: Name
+    attempt: Number
+    port: Number = 0
+    token: Name = ""
+    answer: Name = ""
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Terminate:
+class Terminate(_Message, frozen=True):
     """End, in order."""
 
-    leadership_id: int
+    leadership_id: Number
 
 
 Message = (
@@ -285,18 +289,13 @@ Message = (
     | Session
     | Terminate
 )
-Kind = type[Message]
+_ENCODER: Final = Encoder()
+_DECODER: Final[Decoder[Message]] = Decoder(Message)
 
 
-def name_of(kind: Kind) -> str:
+def name_of(kind: type[Message]) -> str:
     """The name of a kind of message, as the original writes it: `request-port`."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", kind.__name__).lower()
-
-
-_KINDS: Final[dict[str, Kind]] = {name_of(kind): kind for kind in Message.__args__}
-_FIELDS: Final = {kind: {one.name: one.type for one in fields(kind)} for kind in _KINDS.values()}
-_NAMES: Final = {kind: name for name, kind in _KINDS.items()}
-_CHARS_MAX: Final = {"config": HOST_TEXT_CHARS_MAX, "reason": REASON_CHARS_MAX, "liveness_key": REASON_CHARS_MAX}
+    return str(kind.__struct_config__.tag)
 
 
 def encode(message: Message) -> bytes:
@@ -305,14 +304,7 @@ def encode(message: Message) -> bytes:
     Raises:
         LimitError: The settings are too long to be sent.
     """
-    kind = type(message)
-    content: dict[str, object] = {"type": _NAMES[kind]}
-    for name in _FIELDS[kind]:
-        value = getattr(message, name)
-        if isinstance(value, Failure):
-            value = {"code": value.code, "message": value.message, "detail": dict(value.detail)}
-        content[name] = value
-    found = json.dumps(content, separators=(",", ":")).encode()
+    found = _ENCODER.encode(message)
     if len(found) > LINK_MESSAGE_BYTES_MAX:
         raise LimitError("A message between processes is too long.", bytes=len(found))
     return found
@@ -328,36 +320,6 @@ def decode(untrusted: bytes) -> Message:
     if len(untrusted) > LINK_MESSAGE_BYTES_MAX:
         raise LimitError("A message between processes is too long.", bytes=len(untrusted))
     try:
-        content = json.loads(untrusted)
-    except (ValueError, RecursionError) as error:
-        raise DecodeError("No message between processes.") from error
-    name = content.get("type") if isinstance(content, dict) else None
-    kind = _KINDS.get(name) if isinstance(name, str) else None
-    if kind is None:
-        raise DecodeError("A message between processes of an unknown kind.")
-    checked: dict[str, Any] = {name: _check(name, type_, content.get(name)) for name, type_ in _FIELDS[kind].items()}
-    return kind(**checked)
-
-
-def _check(name: str, type_: object, untrusted: object) -> object:
-    match untrusted:
-        case bool() if type_ is bool:
-            return untrusted
-        case int() if type_ is int and not isinstance(untrusted, bool) and 0 <= untrusted <= _NUMBER_MAX:
-            return untrusted
-        case str() if type_ is str and len(untrusted) <= _CHARS_MAX.get(name, CLIENT_ID_CHARS_MAX):
-            return untrusted
-        case dict() if type_ is Failure:
-            return _failure(untrusted)
-    raise DecodeError("A field of a message between processes is missing or out of range.", field=name)
-
-
-def _failure(untrusted: dict[str, object]) -> Failure:
-    match untrusted:
-        case {"code": str(code), "message": str(message), "detail": dict(detail)} if (
-            max(len(code), len(message)) <= REASON_CHARS_MAX
-            and len(detail) <= _DETAILS_MAX
-            and all(isinstance(value, str | int | float) for value in detail.values())
-        ):
-            return Failure(code, message, tuple(detail.items()))
-    raise DecodeError("An error from another process that does not parse.")
+        return _DECODER.decode(untrusted)
+    except (MsgspecError, ValueError, RecursionError) as error:  # ValueError: no UTF-8.
+        raise DecodeError("No message between processes, or one with a field out of range.") from error

@@ -19,9 +19,10 @@ import re
 import socket
 import struct
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, final
+
+from msgspec import Struct
 
 import dxos
 from dxos.errors import DxosError, LinkError, ProofError, StorageAccessError
@@ -42,8 +43,7 @@ _ESCAPED: Final = re.compile(r"\\([0-7]{3})")
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Places:
+class Places(Struct, frozen=True):
     """Where everything of one profile's processes is."""
 
     profile: Path

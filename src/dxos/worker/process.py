@@ -19,11 +19,12 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from typing import Any, Final, final
 
 import anyio
 from anyio.abc import UNIXSocketStream
+from msgspec import Struct
+from msgspec.structs import replace
 
 from dxos.aio import unwrap_group
 from dxos.errors import DxosError, FencedError, ProfileLockedError
@@ -76,8 +77,7 @@ def run_worker(places: Places, worker_id: str, mark: AliveMark, connection: sock
         return 0
 
 
-@dataclass(slots=True)
-class _Session:
+class _Session(Struct):
     task: asyncio.Task[None]
     port: int = -1  # The client's end, until it is handed over; then -1.
     ticket: Ticket | None = None  # In place of it, likewise.

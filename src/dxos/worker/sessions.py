@@ -13,13 +13,15 @@ Invariants
 """
 
 from collections import deque
-from dataclasses import dataclass
 from enum import Enum
 from typing import final
+
+from msgspec import Struct
 
 from dxos.errors import ProtocolError
 from dxos.limits import WORKER_ADOPT_S, WORKER_SESSIONS_MAX
 from dxos.worker.messages import (
+    PROTOCOL,
     Failure,
     Init,
     InitFailed,
@@ -65,8 +67,7 @@ TRANSITIONS = {
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(Struct, frozen=True):
     """Send this to a leader; a `Session` with its port, whose descriptor is closed here afterwards, or its ticket."""
 
     link: int
@@ -74,32 +75,28 @@ class Send:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class CloseLink:
+class CloseLink(Struct, frozen=True):
     """Close the link to a leader, once what was sent is on its way."""
 
     link: int
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class StartHost:
+class StartHost(Struct, frozen=True):
     """Open the storage and all above it; then `initialised` or `init_failed`."""
 
     init: Init
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Promote:
+class Promote(Struct, frozen=True):
     """Write with this leadership id from now on."""
 
     leadership_id: int
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class OpenSession:
+class OpenSession(Struct, frozen=True):
     """Make a port and serve this client; then `session_opened` or `session_failed`, and in the end `session_ended`."""
 
     client_id: str
@@ -107,8 +104,7 @@ class OpenSession:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class CloseSession:
+class CloseSession(Struct, frozen=True):
     """End a session, whether it was handed over or not; then `session_ended`."""
 
     client_id: str
@@ -116,8 +112,7 @@ class CloseSession:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class End:
+class End(Struct, frozen=True):
     """End: sessions first, then host, then locks; then `ended`, and exit."""
 
     reason: str  # One sentence, for the log.
@@ -126,8 +121,7 @@ class End:
 Action = Send | CloseLink | StartHost | Promote | OpenSession | CloseSession | End
 
 
-@dataclass(slots=True)
-class _Session:
+class _Session(Struct):
     attempt: int
     is_open: bool = False
 
@@ -147,7 +141,7 @@ class Sessions:
         self.state = State.LISTENING
         self.actions: deque[Action] = deque()
         self.leadership_id = 0  # The highest that said `init`.
-        self._listening = Listening(worker_id, pid, version)
+        self._listening = Listening(worker_id, pid, version, PROTOCOL)
         self._liveness_key = liveness_key
         self._links: set[int] = set()
         self._leader: int | None = None  # The link we obey.

@@ -9,10 +9,11 @@ import contextlib
 import socket
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import TypeVar, final
+
+from msgspec import Struct
 
 from dxos.errors import DxosError
 from dxos.limits import COORDINATOR_LINKS_MAX, STATUS_ANSWER_S
@@ -38,8 +39,7 @@ class Sharing(Enum):
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class LeaderStatus:
+class LeaderStatus(Struct, frozen=True):
     """The leader."""
 
     pid: int
@@ -51,8 +51,7 @@ class LeaderStatus:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class WorkerStatus:
+class WorkerStatus(Struct, frozen=True):
     """The worker."""
 
     pid: int
@@ -62,8 +61,7 @@ class WorkerStatus:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class ClientStatus:
+class ClientStatus(Struct, frozen=True):
     """One client that is connected to the leader."""
 
     client_id: str
@@ -74,8 +72,7 @@ class ClientStatus:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class AgentStatus:
+class AgentStatus(Struct, frozen=True):
     """The agent."""
 
     pid: int
@@ -83,8 +80,7 @@ class AgentStatus:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class ProfileStatus:
+class ProfileStatus(Struct, frozen=True):
     """What was seen."""
 
     sharing: Sharing

@@ -23,9 +23,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, final
+
+from msgspec import Struct
 
 from dxos.errors import ClosedError, DxosError, StorageAccessError
 from dxos.limits import (
@@ -61,8 +62,7 @@ Trace = Callable[[str, str, Message], None]
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Port:
+class Port(Struct, frozen=True):
     """A session; its descriptor belongs to whoever gets this."""
 
     descriptor: int
@@ -72,8 +72,7 @@ class Port:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(Struct, frozen=True):
     """The thread has ended; the last event."""
 
     error: Exception | None  # A bug, or what the operating system refused.
@@ -446,7 +445,7 @@ class _Driver:
                 self._keep_port(message.client_id, message.attempt, descriptor)
                 descriptor = None
             if isinstance(message, messages.InitFailed) and message.failure.code == leadership.FENCED:
-                self._above = max(self._above, *(v for _, v in message.failure.detail if isinstance(v, int)), 0)
+                self._above = max(self._above, *(v for v in message.failure.detail.values() if isinstance(v, int)), 0)
             leading.leadership.receive(message, self._now())
         except DxosError as error:
             if leading.worker is link:

@@ -1,6 +1,9 @@
 import gc
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 import anyio
@@ -506,6 +509,19 @@ async def test_the_name_of_a_space_is_a_live_property() -> None:
         await space.db.flush()
         assert space.to_json()["name"] == "Shopping"
         assert "Shopping" in repr(space)
+
+
+@pytest.mark.parametrize("value", [{1, 2}, datetime(2026, 1, 2), Decimal(1), b"x", object(), 2**70, math.nan])
+async def test_what_is_no_json_is_refused_before_it_is_sent(value: object) -> None:
+    async with Client(services=FakeServices()) as client:
+        await client.halo.create_identity("Alice")
+        space = await client.create_space()
+        with pytest.raises(InvalidValueError, match="deep"):
+            await space.post_message("chat", {"deep": [value]})
+        with pytest.raises(InvalidValueError, match="deep"):
+            await client.create_space(deep=[value])
+        with pytest.raises(InvalidValueError, match="deep"):
+            await client.halo.update_profile(data={"deep": [value]})
 
 
 async def test_members_messages_and_roles() -> None:

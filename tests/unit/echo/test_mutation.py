@@ -1,11 +1,13 @@
 import datetime
 
 import pytest
+from msgspec import ValidationError, convert, to_builtins
 
 from dxos.echo.mutation import (
     ChangeType,
     Delete,
     Insert,
+    Mutation,
     Put,
     Remove,
     SetDeleted,
@@ -14,11 +16,9 @@ from dxos.echo.mutation import (
     apply_to_data,
     apply_to_row,
     check_value,
-    from_wire,
-    to_wire,
 )
 from dxos.echo.rows import ObjectRow
-from dxos.errors import DecodeError, InvalidValueError
+from dxos.errors import InvalidValueError
 
 CYCLE: list[object] = []
 CYCLE.append(CYCLE)
@@ -66,13 +66,13 @@ def test_what_can_be_stored_is_not_refused() -> None:
     ],
 )
 def test_a_mutation_travels(mutation: Put) -> None:
-    assert from_wire(to_wire(mutation)) == mutation
+    assert convert(to_builtins(mutation), Mutation) == mutation
 
 
 @pytest.mark.parametrize("untrusted", [None, [], ["put"], ["put", "a", 1], ["put", [1.5], 1], ["else", 1], {"put": 1}])
 def test_what_is_no_mutation_does_not_decode(untrusted: object) -> None:
-    with pytest.raises(DecodeError):
-        from_wire(untrusted)
+    with pytest.raises(ValidationError):
+        convert(untrusted, Mutation)
 
 
 def test_the_given_data_stays_as_it_was() -> None:

@@ -1,8 +1,27 @@
-import pytest
+import math
 
-from dxos.echo.query import And, Equals, Everything, Filter, HasId, HasType, Not, Or, Order, Query, matches, select
+import pytest
+from msgspec import ValidationError, convert, to_builtins
+
+from dxos.echo.query import (
+    And,
+    Compare,
+    Equals,
+    Everything,
+    Filter,
+    HasId,
+    HasType,
+    Matches,
+    Not,
+    Or,
+    Order,
+    Query,
+    matches,
+    select,
+)
 from dxos.echo.rows import ObjectRow
-from dxos.errors import DecodeError
+from dxos.errors import InvalidValueError
+from dxos.limits import VALUE_DEPTH_MAX
 
 TASK = "dxn:type:example.com/type/Task"
 ROWS = [
@@ -37,7 +56,7 @@ ROWS = [
 )
 def test_a_filter_finds(filter_: Filter, found: str) -> None:
     assert "".join(row.object_id for row in ROWS if matches(filter_, row)) == found
-    assert Query.from_wire(Query(filter_).to_wire()) == Query(filter_)
+    assert convert(to_builtins(Query(filter_)), Query) == Query(filter_)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +75,7 @@ def test_a_filter_finds(filter_: Filter, found: str) -> None:
 )
 def test_a_query_selects(query: Query, found: str) -> None:
     assert "".join(row.object_id for row in select(query, reversed(ROWS))) == found
-    assert Query.from_wire(query.to_wire()) == query
+    assert convert(to_builtins(query), Query) == query
 
 
 @pytest.mark.parametrize(
@@ -64,13 +83,20 @@ def test_a_query_selects(query: Query, found: str) -> None:
     [{"filter": ["no"]}, {"filter": []}, {"limit": -1}, {"offset": -1}, {"deleted": "maybe"}, {"order": [[1, 2]]}],
 )
 def test_what_is_no_query_does_not_decode(changed: dict[str, object]) -> None:
-    with pytest.raises(DecodeError):
-        Query.from_wire({**Query().to_wire(), **changed})
+    fields = dict(zip(Query.__struct_fields__, to_builtins(Query()), strict=True))
+    with pytest.raises(ValidationError):
+        convert(list({**fields, **changed}.values()), Query)
 
 
-def test_a_filter_nested_too_deep_does_not_decode() -> None:
-    wire: list[object] = ["everything"]
-    for _ in range(10_000):
-        wire = ["not", wire]
-    with pytest.raises(DecodeError):
-        Query.from_wire({**Query().to_wire(), "filter": wire})
+def test_a_filter_nested_too_deep_is_refused() -> None:
+    deep: Filter = Everything()
+    for _ in range(VALUE_DEPTH_MAX):
+        deep = Not(And((deep, Everything())))
+    with pytest.raises(InvalidValueError):
+        Query(deep)
+
+
+@pytest.mark.parametrize("filter_", [Compare(("n",), "<", math.nan), Not(Matches((), '"'))])
+def test_what_cannot_be_searched_for_is_refused(filter_: Filter) -> None:
+    with pytest.raises(InvalidValueError):
+        Query(filter_)

@@ -1,8 +1,7 @@
 """What people paste as an invitation, and what an invitation shows of itself."""
 
-import dataclasses
-
 import pytest
+from msgspec.structs import replace
 
 from dxos.errors import DecodeError, InvitationCodeError
 from dxos.halo.invitation import (
@@ -47,7 +46,7 @@ CODE = InvitationEncoder.encode(INVITATION)
     ],
 )
 def test_a_code_is_found_in_what_people_paste(text: str) -> None:
-    assert InvitationEncoder.decode(text) == dataclasses.replace(INVITATION, auth_code=None)
+    assert InvitationEncoder.decode(text) == replace(INVITATION, auth_code=None)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +76,7 @@ def test_a_code_without_swarm_key_is_refused() -> None:
 
 
 def test_a_code_whose_space_id_is_not_that_of_its_key_is_refused() -> None:
-    other = dataclasses.replace(INVITATION, space_key=PublicKey(b"a" * 65), space_id=space_id(PublicKey(b"b" * 65)))
+    other = replace(INVITATION, space_key=PublicKey(b"a" * 65), space_id=space_id(PublicKey(b"b" * 65)))
     with pytest.raises(InvitationCodeError, match="space id"):
         InvitationEncoder.decode(InvitationEncoder.encode(other))
 
@@ -88,9 +87,7 @@ def test_secrets_that_should_not_be_in_a_code_are_not_read_from_it() -> None:
 
 
 def test_the_old_type_of_many_uses_is_read_as_interactive() -> None:
-    read = InvitationEncoder.decode(
-        InvitationEncoder.encode(dataclasses.replace(INVITATION, type=InvitationType.MULTIUSE))
-    )
+    read = InvitationEncoder.decode(InvitationEncoder.encode(replace(INVITATION, type=InvitationType.MULTIUSE)))
     assert (read.type, read.multi_use) == (InvitationType.INTERACTIVE, True)
 
 
@@ -114,7 +111,7 @@ def test_an_invitation_expires() -> None:
     assert INVITATION.expires_ms == 61_000
     assert not INVITATION.is_expired(60_999)
     assert INVITATION.is_expired(61_000)
-    assert dataclasses.replace(INVITATION, lifetime_s=0).expires_ms is None
+    assert replace(INVITATION, lifetime_s=0).expires_ms is None
 
 
 def test_its_repr_has_no_secrets() -> None:
