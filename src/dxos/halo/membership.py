@@ -22,6 +22,7 @@ order of arrival: two mutual removals void each other there, or the later arriva
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from itertools import pairwise
 from typing import Final, final
 
@@ -392,22 +393,20 @@ def _in_line(updates: Iterable[MemberUpdate]) -> tuple[list[MemberUpdate], dict[
     roots = [update.id for update in ranked if not update.parents]
     for before, after in pairwise(roots):
         parents[after] = (before,)
+    # Whatever builds on all others comes last, so that it can be added to a reading of them.
+    by_id = {update.id: update for update in ranked}
+    children: dict[PublicKey, list[PublicKey]] = {update.id: [] for update in ranked}
+    missing = {each: len(above) for each, above in parents.items()}
+    for each, above in parents.items():
+        for parent in above:
+            children[parent].append(each)
+    ready = [update.rank for update in ranked if not missing[update.id]]  # Sorted, so it is a heap.
     line: list[MemberUpdate] = []
-    placed: set[PublicKey] = set()
-    for first in ranked:
-        # Depth first without recursion: a chain of parents may be longer than the stack.
-        stack = [first]
-        by_id = None
-        while stack:
-            update = stack[-1]
-            missing = [parent for parent in parents[update.id] if parent not in placed]
-            if update.id in placed:
-                stack.pop()
-            elif not missing:
-                stack.pop()
-                placed.add(update.id)
-                line.append(update)
-            else:
-                by_id = by_id or {each.id: each for each in ranked}
-                stack.append(by_id[missing[0]])
+    while ready:
+        _, first = heappop(ready)
+        line.append(by_id[first])
+        for child in children[first]:
+            missing[child] -= 1
+            if not missing[child]:
+                heappush(ready, by_id[child].rank)
     return line, parents

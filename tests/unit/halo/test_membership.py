@@ -326,3 +326,22 @@ def test_its_repr_counts() -> None:
     story = Story()
     story.create(A)
     assert repr(story.graph) == f"<MemberGraph {SPACE.truncate()} updates=1 early=0>"
+
+
+@pytest.mark.parametrize(("first", "second"), [(B, C), (C, B)])
+def test_an_early_date_of_what_comes_last_does_not_change_the_order_of_admission(
+    first: PublicKey, second: PublicKey
+) -> None:
+    genesis = update(SPACE, A, OWNER, issued_ms=2)
+    admissions = [
+        update(A, first, ADMIN, [genesis.id], issued_ms=3),
+        update(A, second, ADMIN, [genesis.id], issued_ms=4),
+    ]
+    last = update(A, D, ADMIN, [one.id for one in admissions], issued_ms=1)
+    told = [genesis, *admissions, last]
+    read_at_the_end, read_along_the_way = MemberGraph(SPACE), MemberGraph(SPACE)
+    for each in told:
+        read_at_the_end.add(each)
+        read_along_the_way.add(each)
+        assert read_along_the_way.heads
+    assert list(read_along_the_way.members) == list(read_at_the_end.members) == [A, first, second, D]
