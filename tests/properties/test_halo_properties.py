@@ -127,7 +127,7 @@ TIMES = st.one_of(st.none(), st.integers(0, 2**31 - 1))
 )
 def test_an_invitation_comes_back_without_its_secrets(invitation: Invitation) -> None:
     if invitation.space_key is not None:
-        invitation = replace(invitation, space_id=ids.space_id(invitation.space_key))
+        invitation = structs.replace(invitation, space_id=ids.space_id(invitation.space_key))
     assert Invitation.from_message(invitation.to_message()) == invitation
     read = InvitationEncoder.decode(InvitationEncoder.encode(invitation))
     left_out = {
