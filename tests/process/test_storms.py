@@ -229,21 +229,26 @@ class Storm:
     def calm(self) -> None:
         """Let everything go on; every client is served, and comes to rest with nothing wrong."""
         self._wake(float("inf"))
-        while len(self.clients) < CLIENTS_MIN:
-            self.start()
         for one in list(self.clients):
             try:
-                if one.opened_s == 0.0:
-                    one.ready()
-                one.answer()
+                self._await_edit(one)
             except AssertionError as error:
                 self._check_no_room(error)
                 self.clients.remove(one)
+        while len(self.clients) < CLIENTS_MIN:  # Perhaps all had come when there was no room.
+            self.start()
+            self._await_edit(self.clients[-1])
         self.say("calm")
         for one in self.clients:
             one.tell("rest")
         assert [one.answer() for one in self.clients] == [[]] * len(self.clients)
         self.say("all rest")
+
+    def _await_edit(self, one: Person) -> None:
+        """Wait until it is open and has begun to edit."""
+        if one.opened_s == 0.0:
+            one.ready()
+        one.answer()
 
     def _check_no_room(self, error: AssertionError) -> None:
         """Only who opens while the disk is full ends with an error, which says so."""
