@@ -47,10 +47,11 @@ class Action:
 
 @dataclass(frozen=True)
 class Edit:
-    """A peer does several things in one turn."""
+    """A peer does several things in one turn, which may take an update each."""
 
     peer: int
     actions: tuple[Action, ...]
+    in_pieces: bool
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,8 @@ actions = st.builds(
 )
 steps_ = st.lists(
     st.one_of(
-        st.builds(Edit, peers_, st.lists(actions, min_size=1, max_size=3).map(tuple)),
-        st.builds(Edit, peers_, st.lists(actions, min_size=1, max_size=3).map(tuple)),
+        st.builds(Edit, peers_, st.lists(actions, min_size=1, max_size=3).map(tuple), st.booleans()),
+        st.builds(Edit, peers_, st.lists(actions, min_size=1, max_size=3).map(tuple), st.booleans()),
         st.builds(Reverse, peers_, st.booleans()),
         st.builds(Reverse, peers_, st.just(False)),
         st.builds(Meet, peers_, peers_),
@@ -131,7 +132,7 @@ class Peer:
     def field(self) -> str:
         return f"peer{self.number}"
 
-    def edit(self, actions: tuple[Action, ...], marks: Iterator[int]) -> None:
+    def edit(self, actions: tuple[Action, ...], marks: Iterator[int], *, in_pieces: bool) -> None:
         """Do it, as one turn."""
         made, own = Marks(), self.has_own
         edits: list[ObjectEdit] = []
@@ -159,14 +160,16 @@ class Peer:
                 case _:
                     edit = Put(("contested",), mark)
             edits.append(ObjectEdit(SHARED, mutations=(edit,)))
-        self.documents.update(SPACE, edits)
+        step = self.documents.begin_step() if in_pieces else None
+        for piece in [[one] for one in edits] if in_pieces else [edits]:
+            self.documents.update(SPACE, piece, step=step)
         self.done.append(made)
         self.undone.clear()
 
     def reverse(self, *, redo: bool) -> None:
         """Undo or redo what was last."""
         source, target = (self.undone, self.done) if redo else (self.done, self.undone)
-        found = (self.history.redo if redo else self.history.undo)(SPACE)
+        found = list((self.history.redo if redo else self.history.undo)(SPACE))
         assert bool(found) is bool(source)
         if source:
             target.append(source.pop())
@@ -216,7 +219,7 @@ def test_each_takes_back_its_own_changes_and_no_others(steps: list[Edit | Revers
             peer = peers[step.peer]
             match step:
                 case Edit():
-                    peer.edit(step.actions, marks)
+                    peer.edit(step.actions, marks, in_pieces=step.in_pieces)
                 case Reverse():
                     peer.reverse(redo=step.redo)
                 case Meet():

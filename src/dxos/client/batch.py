@@ -24,9 +24,10 @@ OPEN_BATCHES: Final[ContextVar[tuple[Batch, ...]]] = ContextVar("OPEN_BATCHES", 
 class Batch:
     """One block and what was changed in it."""
 
-    __slots__ = ("done", "error", "objects")
+    __slots__ = ("done", "error", "objects", "step")
 
-    def __init__(self) -> None:
+    def __init__(self, step: int | None) -> None:
+        self.step = step  # What is undone together with it; None: nothing else.
         self.objects: dict[str, EchoObject] = {}
         self.done = anyio.Event()  # The host has answered.
         self.error: DxosError | None = None  # What it refused the batch with.

@@ -237,12 +237,18 @@ class Database:
 
         Cancelling inside the block undoes it. While its end is waited for, the change is sent all the same.
         """
+        async with self.batch_of_step(None):
+            yield
+
+    @asynccontextmanager
+    async def batch_of_step(self, step: int | None) -> AsyncIterator[None]:
+        """As `batch`, to be undone together with all that is of the same step; for this package only."""
         if self._own_batch() is not None:
             yield
             return
         self.check_writable()
         await self._settle()  # What was changed before is no part of it.
-        batch = Batch()
+        batch = Batch(step)
         self._batches.append(batch)
         token = OPEN_BATCHES.set((*OPEN_BATCHES.get(), batch))
         try:
@@ -291,22 +297,28 @@ class Database:
         added: list[str] = []
         source = values if isinstance(values, AsyncIterable) else _each(values)
         piece: list[object] = []
+        step: int | None = None
         with self._activities.begin("add", self._space_id, progress) as tell:
             async with aclosing(source) if isinstance(source, AsyncGenerator) else nullcontext():
                 async for value in source:
                     piece.append(value)
                     if len(piece) == UPDATE_OBJECTS_MAX:
-                        await self._add_piece(piece, added)
+                        step = step or await self.begin_step()
+                        await self._add_piece(piece, added, step)
                         piece = []
                         tell(Progress(len(added), max(total, len(added))))
             if piece:
-                await self._add_piece(piece, added)
+                await self._add_piece(piece, added, step)
                 tell(Progress(len(added), max(total, len(added))))
         return added
 
-    async def _add_piece(self, piece: list[object], added: list[str]) -> None:
+    async def begin_step(self) -> int | None:
+        """What makes several updates one for `undo`; in a batch, which is one itself, there is no need."""
+        return None if self._own_batch() is not None else await self._data.begin_step(self._space_id)
+
+    async def _add_piece(self, piece: list[object], added: list[str], step: int | None) -> None:
         try:
-            async with self.batch():
+            async with self.batch_of_step(step):
                 ids = [self.add(value).id for value in piece]
         except DxosError as error:
             error.detail["added_count"] = len(added)
@@ -330,7 +342,9 @@ class Database:
     # --- History ---
 
     async def undo(self, target: EchoObject | None = None) -> bool:
-        """Take back what this device changed last in this space, in one turn, and keep what others have done since.
+        """Take back what this device changed last in this space, and keep what others have done since.
+
+        That is what was changed in one turn, one batch, or one call such as `add_all`, however long.
 
         Args:
             target: Look at the changes of this object alone; the same as `target.undo()`.
@@ -340,6 +354,8 @@ class Database:
 
         Raises:
             NotAllowedError: This identity may only read.
+
+        Cancelling, or an error, may leave a part of a long one; the next `undo` goes on with it.
         """
         return await self._reverse(self._history.undo, target)
 
@@ -592,7 +608,8 @@ class Database:
     # --- Sending ---
 
     async def _send(self) -> None:
-        turn_left = 0  # Objects of this turn whose edits have been told of and not sent yet.
+        turn: Iterator[str] = iter(())  # Objects whose edits have been told of and not sent yet.
+        step: int | None = None
         try:
             while self._unsent or self._unsent_batches:
                 if self._schemas:
@@ -603,12 +620,14 @@ class Database:
                 if self._unsent_batches:
                     await self._send_whole(self._unsent_batches.pop(0))
                     continue
-                if not turn_left:
-                    turn_left = len(self._unsent)
+                # A batch may have taken some over meanwhile.
+                next_ids = [one for one in islice(turn, UPDATE_OBJECTS_MAX) if one in self._unsent]
+                if not next_ids:
+                    turn = iter(list(self._unsent))
                     self._tell(list(self._unsent.values()))
-                next_ids = list(islice(self._unsent, min(turn_left, UPDATE_OBJECTS_MAX)))
-                turn_left -= len(next_ids)
-                error = await self._send_edits([self._unsent.pop(one) for one in next_ids])
+                    step = await self._begin_turn(len(self._unsent))
+                    continue
+                error = await self._send_edits([self._unsent.pop(one) for one in next_ids], step)
                 self._failure = self._failure or error
                 # A long turn goes in several updates, so that it does not hold up everything else.
                 await anyio.lowlevel.checkpoint()
@@ -627,22 +646,32 @@ class Database:
 
     async def _send_whole(self, batch: Batch) -> None:
         targets = list(batch.objects.values())
+    async def _begin_turn(self, objects_count: int) -> int | None:
+        """The step of a turn: a long one takes several updates, and is one for `undo` all the same."""
+        if objects_count <= UPDATE_OBJECTS_MAX:
+            return None
+        try:
+            return await self._data.begin_step(self._space_id)
+        except DxosError:
+            return None  # The updates will say what is wrong.
+
         batch.error = ClosedError("The client was closed before these edits were stored.")
         try:
             self._tell(targets)
-            batch.error = await self._send_edits(targets)
+            batch.error = await self._send_edits(targets, batch.step)
         finally:
             batch.done.set()
 
-    async def _send_edits(self, targets: list[EchoObject]) -> DxosError | None:
+    async def _send_edits(self, targets: list[EchoObject], step: int | None) -> DxosError | None:
         """Send the edits of these objects as one update; what it was refused with."""
         edits = [core_of(target).take() for target in targets]
         try:
-            states = await self._data.update(self._space_id, edits)
+            states = await self._data.update(self._space_id, edits, step=step)
         except DxosError as error:
             _log.warning("Edits of %d objects of space %s were refused: %s", len(targets), self._space_id, error)
             self._roll_back(targets)
             return error
+            self._schemas.refused(targets)
         self._tell([target for target, state in zip(targets, states, strict=True) if core_of(target).settle(state)])
         return None
 

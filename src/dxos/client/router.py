@@ -200,6 +200,13 @@ class SpaceSchemas:
                 made.append(keeper)
         return made
 
+    def refused(self, targets: Iterable[EchoObject]) -> None:
+        """The space has not taken these: if schemas are among them, the next objects of their types try again."""
+        for one in targets:
+            schema = StoredSchema.from_data(one.to_dict()) if one.type == SCHEMA_TYPE else None
+            if schema is not None and schema.name.dxn not in self._stored:
+                self._kept.discard(schema.name.dxn)
+
 
 def _keeps(name: TypeName) -> Query:
     typename, version = Equals(("typename",), name.typename), Equals(("version",), name.version)

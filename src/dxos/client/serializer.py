@@ -100,13 +100,11 @@ class Serializer:
                 properties |= row.data
         rows = [row for row in rows if not _is_properties(row)]
         if into is None:
-            space = await self._maker.create_space(properties)
+            into, properties = await self._maker.create_space(properties), {}
         else:
-            space = into
-            await self._refuse_present(space, rows)
-            space.properties.update(properties)
-        await self._add(space, rows, progress)
-        return space
+            await self._refuse_present(into, rows)
+        await self._add(into, rows, progress, properties)
+        return into
 
     async def serialize_table(self, space: Space, type: str | None, *, progress: Next[Progress] | None = None) -> bytes:
         """The objects of one type as CSV: a line each, a column for each property; see `dxos.client.table`.
@@ -145,7 +143,7 @@ class Serializer:
             into = await self._maker.create_space({} if name is None else {"name": name})
         else:
             await self._refuse_present(into, rows)
-        await self._add(into, rows, progress)
+        await self._add(into, rows, progress, {})
         return into
 
     # --- Rows -----------------------------------------------------------------------------------------------------
@@ -171,11 +169,18 @@ class Serializer:
                 object_id=present[0].row.object_id,
             )
 
-    async def _add(self, space: Space, rows: Sequence[ObjectRow], tell: Next[Progress] | None) -> None:
+    async def _add(
+        self, space: Space, rows: Sequence[ObjectRow], tell: Next[Progress] | None, properties: Mapping[str, Any]
+    ) -> None:
+        """Add objects, and set properties of the space; all of it is one for `undo`."""
+        step = await self._services.data.begin_step(space.id)
+        if properties:
+            async with space.db.batch_of_step(step):
+                space.properties.update(properties)
         with self._activities.begin("import", space.id, tell) as told:
             for start in range(0, len(rows), UPDATE_OBJECTS_MAX):
                 edits = [Edit(row.object_id, create=row) for row in rows[start : start + UPDATE_OBJECTS_MAX]]
-                await self._services.data.update(space.id, edits)
+                await self._services.data.update(space.id, edits, step=step)
                 told(Progress(start + len(edits), len(rows)))
                 await anyio.lowlevel.checkpoint()
         await space.db.flush()

@@ -100,8 +100,9 @@ def dated_changes(document: Document, times: Mapping[int, int], *, created_ms: i
     effective: dict[bytes, int] = {}
     for change in document.changes():
         own = times.get(change_key(change.hash))
-        if own is None and not change.deps:
-            own = created_ms
+        if not change.deps:
+            # One's own may be noted as made when a long step began.
+            own = created_ms if own is None else max(own, min(created_ms, now_ms))
         if own is None:
             told_ms = chunk_time_ms(change.raw_bytes)
             own = None if told_ms is None else min(told_ms, now_ms)

@@ -496,13 +496,23 @@ class DataService(Protocol):
         """
         ...
 
+    async def begin_step(self, space_id: str) -> int:
+        """A number for several updates that are undone as one: what one call of an application is sent in."""
+        ...
+
     async def update(
-        self, space_id: str, edits: Sequence[Edit], *, receipt: Receipt | None = None
+        self, space_id: str, edits: Sequence[Edit], *, receipt: Receipt | None = None, step: int | None = None
     ) -> tuple[ObjectState, ...]:
         """Apply edits as one transaction: all or none. It is seen by subscribers before this returns.
 
         An update whose receipt the host has is not applied again, and answered all the same. While a space that was
         open is opening again, this waits.
+
+        Args:
+            space_id: Of the space.
+            edits: What to do, in this order.
+            receipt: Which update this is.
+            step: What is undone together with it, by `begin_step`; None: nothing else.
 
         Returns:
             The new state of each edited object, in the order of `edits`.

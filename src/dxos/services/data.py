@@ -51,14 +51,18 @@ class DataServiceHost:
         return Subscription(end)
 
     async def update(
-        self, space_id: str, edits: Sequence[Edit], *, receipt: Receipt | None = None
+        self, space_id: str, edits: Sequence[Edit], *, receipt: Receipt | None = None, step: int | None = None
     ) -> tuple[ObjectState, ...]:
         space = await self._opened(space_id)
         if not space.role.may_write:
             raise NotAllowedError("This identity may read this space, not write to it.", space_id=space_id)
         known = None if receipt is None else (receipt.client_id, receipt.sequence)
         asked = [ObjectEdit(one.object_id, one.create, one.mutations, one.base_heads) for one in edits]
-        return tuple(map(_state, self._peer.documents.update(space_id, asked, receipt=known)))
+        return tuple(map(_state, self._peer.documents.update(space_id, asked, receipt=known, step=step)))
+
+    async def begin_step(self, space_id: str) -> int:
+        self._peer.spaces.get(space_id)
+        return self._peer.documents.begin_step()
 
     async def _opened(self, space_id: str) -> Space:
         """The space, READY; where a host has just started, after it has opened it again."""

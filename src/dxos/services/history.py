@@ -1,7 +1,9 @@
 """The history service: a client asks for the past, and has its own changes undone."""
 
+from collections.abc import Callable, Iterator
 from typing import final
 
+import anyio
 import anyio.lowlevel
 
 from dxos.echo.query import Query
@@ -9,8 +11,11 @@ from dxos.echo.revision import Conflict, Revision
 from dxos.echo.rows import ObjectRow
 from dxos.errors import NotAllowedError
 from dxos.services.contract import ObjectState
+from dxos.spaces.documents import StoredObject
 from dxos.spaces.history import History
 from dxos.spaces.peer import Peer
+
+Reverse = Callable[[str, str | None], Iterator[list[StoredObject]]]
 
 
 @final
@@ -19,6 +24,7 @@ class HistoryServiceHost:
 
     def __init__(self, peer: Peer) -> None:
         self._peer, self._history = peer, History(peer.documents)
+        self._turns: dict[str, anyio.Lock] = {}  # By space: a long step is undone before the next one is.
 
     async def revisions(self, space_id: str, object_id: str, limit: int) -> tuple[Revision, ...]:
         await anyio.lowlevel.checkpoint()
@@ -41,14 +47,19 @@ class HistoryServiceHost:
         return self._history.conflicts(space_id, object_id)
 
     async def undo(self, space_id: str, object_id: str | None = None) -> tuple[ObjectState, ...]:
-        self._check_writable(space_id)
-        states = self._history.undo(space_id, object_id)
-        return tuple(ObjectState(one.row, one.version, one.heads) for one in states)
+        return await self._reverse(space_id, object_id, self._history.undo)
 
     async def redo(self, space_id: str, object_id: str | None = None) -> tuple[ObjectState, ...]:
+        return await self._reverse(space_id, object_id, self._history.redo)
+
+    async def _reverse(self, space_id: str, object_id: str | None, reverse: Reverse) -> tuple[ObjectState, ...]:
         self._check_writable(space_id)
-        states = self._history.redo(space_id, object_id)
-        return tuple(ObjectState(one.row, one.version, one.heads) for one in states)
+        states: list[ObjectState] = []
+        async with self._turns.setdefault(space_id, anyio.Lock()):
+            for piece in reverse(space_id, object_id):
+                states += (ObjectState(one.row, one.version, one.heads) for one in piece)
+                await anyio.lowlevel.checkpoint()
+        return tuple(states)
 
     def _check_writable(self, space_id: str) -> None:
         if not self._peer.spaces.ready(space_id).role.may_write:

@@ -519,12 +519,12 @@ class _Data(_Proxy):
         self._turns: dict[str, anyio.Lock] = {}
 
     async def update(
-        self, space_id: str, edits: tuple[Edit, ...], *, receipt: Receipt | None = None
+        self, space_id: str, edits: tuple[Edit, ...], *, receipt: Receipt | None = None, step: int | None = None
     ) -> tuple[ObjectState, ...]:
         async with self._turns.setdefault(space_id, anyio.Lock()):
             method = methods_of("data")["update"]
             receipt = Receipt("", self._remote.next_sequence())  # The host knows whose session it is.
-            values = (space_id, edits, receipt)
+            values = (space_id, edits, receipt, step)
             return cast(tuple[ObjectState, ...], await self._remote.call(method, values, None))
 
     def forget(self, client_id: str) -> None:

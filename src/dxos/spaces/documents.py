@@ -32,6 +32,7 @@ from dxos.echo.mutation import Mutation, SetDeleted
 from dxos.echo.query import HasType, Query
 from dxos.echo.repo import DocumentEntry
 from dxos.echo.rows import ObjectRow, Path
+from dxos.echo.schema import SCHEMA_TYPE
 from dxos.errors import (
     CorruptionError,
     DecodeError,
@@ -397,6 +398,7 @@ class Documents:
         *,
         reversal: Reversal | None = None,
         receipt: tuple[str, int] | None = None,
+        step: int | None = None,
     ) -> list[StoredObject]:
         """Apply edits in one transaction: all or none.
 
@@ -405,6 +407,7 @@ class Documents:
             edits: What to do, in this order.
             reversal: Which own changes the edits undo or redo; None for edits that can be undone themselves.
             receipt: The client's id and the number of its update; if that was applied before, it is not again.
+            step: What `begin_step` gave, to be undone with all updates of the same; None: a step of its own.
 
         Returns:
             The new state of each edited object, in the order of `edits`.
@@ -437,7 +440,18 @@ class Documents:
                 for document, before in touched.items():
                     if before:
                         stored += self._persist(document, space, documents[document], before, places)
-                self._note_own(space, edits, {**places, **links}, touched, documents, reversal)
+                if reversal is not None:
+                    self._note_reversal(space, reversal)
+                where = places | links
+                # The schemas of types are stored with their first objects, and stay when those are undone.
+                kept = {where.get(one.row.object_id) for one in stored if one.row.type == SCHEMA_TYPE}
+                moment_ms = self.begin_step() if step is None else self._valid_step(step)
+                self.moments.put(
+                    Moment(document, chunk_key(chunk), moment_ms, standing)
+                    for document in dict.fromkeys(where[one.object_id] for one in edits)
+                    for standing in [Standing.DONE if reversal is None and document not in kept else Standing.SPENT]
+                    for chunk in documents[document].changes_since(touched[document])
+                )
         except BaseException as error:
             for document in touched:
                 self._cache.pop(document, None)
@@ -457,32 +471,26 @@ class Documents:
         self.changed.emit(tuple(one for one, before in touched.items() if before))
         return [states[one.object_id] for one in edits]
 
+    def begin_step(self) -> int:
+        """The moment of what is undone at once; links in the root are nobody's change, and have none."""
+        self._last_moment_ms = max(self.now_ms(), self._last_moment_ms + 1)
+        return self._last_moment_ms
+
     def forget_receipts(self, client_id: str) -> None:
         """This client makes no more updates."""
         self._receipts.forget(client_id)
 
-    def _note_own(
-        self,
-        space: str,
-        edits: Sequence[ObjectEdit],
-        places: Mapping[str, str],
-        touched: Mapping[str, Heads],
-        documents: Mapping[str, Document],
-        reversal: Reversal | None,
-    ) -> None:
-        """Note when the edited documents were changed; links in the root are nobody's change."""
-        moment_ms = self._last_moment_ms = max(self.now_ms(), self._last_moment_ms + 1)
-        if reversal is not None:
-            self.moments.set_standing(reversal.changes, reversal.standing)
-            if reversal.standing is Standing.UNDONE and reversal.changes:
-                self.moments.spend_undone(space, reversal.document_id, reversal.changes[0].time_ms)
-        standing = Standing.DONE if reversal is None else Standing.SPENT
-        edited = dict.fromkeys(places[one.object_id] for one in edits)
-        self.moments.put(
-            Moment(document, chunk_key(chunk), moment_ms, standing)
-            for document in edited
-            for chunk in documents[document].changes_since(touched[document])
-        )
+    def _valid_step(self, step: int) -> int:
+        """A step that was begun, by an earlier host perhaps; what is later than now would be undone before all else."""
+        if not 0 < step <= max(self.now_ms(), self._last_moment_ms):
+            raise InvalidValueError("No such step was begun.", step=step)
+        self._last_moment_ms = max(self._last_moment_ms, step)
+        return step
+
+    def _note_reversal(self, space: str, reversal: Reversal) -> None:
+        self.moments.set_standing(reversal.changes, reversal.standing)
+        if reversal.standing is Standing.UNDONE and reversal.changes:
+            self.moments.spend_undone(space, reversal.document_id, reversal.changes[0].time_ms)
 
     def _create(
         self,

@@ -6,7 +6,7 @@ since, becomes again what it was before. So it needs no agreement with peers and
 
 import logging
 import time
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from typing import final
 
 import anyio.lowlevel
@@ -20,7 +20,7 @@ from dxos.echo.query import Query, select
 from dxos.echo.revision import Conflict, ConflictingValue, Revision
 from dxos.echo.rows import ObjectRow
 from dxos.errors import CorruptionError, DecodeError, ObjectNotFoundError
-from dxos.limits import HISTORY_CHANGES_MAX, HISTORY_SLICE_S, UPDATE_OBJECTS_MAX
+from dxos.limits import HISTORY_CHANGES_MAX, HISTORY_SLICE_S, UNDO_DOCUMENTS_MAX, UPDATE_OBJECTS_MAX
 from dxos.spaces.documents import Documents, ObjectEdit, Reversal, StoredObject
 from dxos.store.moments import Moment, Standing
 
@@ -165,33 +165,45 @@ class History:
 
     # --- Changing -------------------------------------------------------------------------------------------------
 
-    def undo(self, space: str, object_id: str | None = None) -> list[StoredObject]:
-        """Take back what this device changed last, in the space or in one object; the states of what that touched.
+    def undo(self, space: str, object_id: str | None = None) -> Iterator[list[StoredObject]]:
+        """Take back what this device changed last, in the space or in one object.
+
+        A step that has changed UNDO_DOCUMENTS_MAX documents is undone at once, a longer one in pieces, each when the
+        caller asks for it. What is left is undone by the next `undo`, also after a restart.
+
+        Yields:
+            The states of what a piece has touched; nothing if there is nothing to undo.
 
         Raises:
             ObjectNotFoundError: No such object.
-            StorageError: Nothing was written.
+            StorageError: Nothing more was written.
         """
         document_id = None if object_id is None else self._place(space, object_id)
-        while changes := self._moments.to_undo(space, document_id):
-            stored = self._reverse(space, document_id, changes, Standing.UNDONE)
-            if stored is not None:
-                return stored
-        return []
+        return self._reverse_step(space, document_id, self._moments.to_undo, Standing.UNDONE)
 
-    def redo(self, space: str, object_id: str | None = None) -> list[StoredObject]:
+    def redo(self, space: str, object_id: str | None = None) -> Iterator[list[StoredObject]]:
         """Do again what was undone last, unless this device has made other changes since; as `undo`."""
         document_id = None if object_id is None else self._place(space, object_id)
-        while changes := self._moments.to_redo(space, document_id):
-            stored = self._reverse(space, document_id, changes, Standing.DONE)
-            if stored is not None:
-                return stored
-        return []
+        return self._reverse_step(space, document_id, self._moments.to_redo, Standing.DONE)
+
+    def _reverse_step(
+        self, space: str, document_id: str | None, find: Callable[[str, str | None], list[Moment]], standing: Standing
+    ) -> Iterator[list[StoredObject]]:
+        """Undo or redo the last step of which something can be."""
+        step_ms = None
+        while moments := find(space, document_id):
+            if step_ms is not None and moments[0].time_ms != step_ms:
+                return
+            for piece in _pieces(moments):
+                stored = self._reverse(space, document_id, piece, standing)
+                if stored is not None:
+                    step_ms = moments[0].time_ms
+                    yield stored
 
     def _reverse(
         self, space: str, document_id: str | None, moments: Sequence[Moment], standing: Standing
     ) -> list[StoredObject] | None:
-        """Undo or redo the changes of one moment; None if there is nothing of them that could be."""
+        """Undo or redo changes of one moment; None if there is nothing of them that could be."""
         by_document: dict[str, list[Moment]] = {}
         for moment in moments:
             by_document.setdefault(moment.document_id, []).append(moment)
@@ -218,6 +230,17 @@ class History:
             row.object_id for one in reversible for row in layout.materialize(self._documents.load(one.document_id))
         ]
         return self._documents.get(space, touched)
+
+
+def _pieces(moments: Sequence[Moment]) -> Iterator[Sequence[Moment]]:
+    """The changes of one step as they are undone at once: those of one document together."""
+    by_document: dict[str, list[Moment]] = {}
+    for moment in moments:
+        by_document.setdefault(moment.document_id, []).append(moment)
+    groups = list(by_document.values())
+    size = len(groups) if len(groups) <= UNDO_DOCUMENTS_MAX else UPDATE_OBJECTS_MAX
+    for start in range(0, len(groups), size):
+        yield [moment for group in groups[start : start + size] for moment in group]
 
 
 def _find(document: Document, keys: Set[int]) -> dict[int, Change]:

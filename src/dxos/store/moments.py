@@ -3,7 +3,8 @@
     own change ──▶ DONE ──undo──▶ UNDONE ──redo──▶ DONE
                                      └── another undo of an older kind ──▶ SPENT, as is every undo and redo itself
 
-All own changes of one update have the same moment, which no other update has: so a moment names them.
+All own changes of one step, which is one update, or all those that one call of an application was cut into, have the
+same moment, which no other step has: so a moment names them.
 """
 
 # ruff: noqa: S608 - the statements are put together from constants of this module; values are parameters.
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, final
 
-from dxos.limits import MOMENTS_PER_DOCUMENT_MAX
+from dxos.limits import MOMENTS_AT_ONCE_MAX, MOMENTS_PER_DOCUMENT_MAX
 from dxos.store.database import Database, Parameter
 
 _IN_SPACE: Final = (
@@ -82,24 +83,27 @@ class MomentStore:
         return [row[0] for row in rows]
 
     def to_undo(self, space_id: str, document_id: str | None = None) -> list[Moment]:
-        """The own changes that were made last, all at once, in the space or in one of its documents; none left: []."""
+        """The own changes of the last step, in the space or in one of its documents; none left: [].
+
+        Of at most MOMENTS_AT_ONCE_MAX changes, and more when these have another standing.
+        """
         return self._at(space_id, document_id, self._edge(space_id, document_id, Standing.DONE), Standing.DONE)
 
     def to_redo(self, space_id: str, document_id: str | None = None) -> list[Moment]:
-        """The own changes that were undone last, unless others were made since."""
+        """The own changes that were undone last, unless others were made since; as many as `to_undo` gives."""
         done = self._edge(space_id, document_id, Standing.DONE) or 0
-        undone = self._edge(space_id, document_id, Standing.UNDONE, later_than=done)
+        undone = self._edge(space_id, document_id, Standing.UNDONE, not_before=done)
         return self._at(space_id, document_id, undone, Standing.UNDONE)
 
     def _edge(
-        self, space_id: str, document_id: str | None, standing: Standing, *, later_than: int | None = None
+        self, space_id: str, document_id: str | None, standing: Standing, *, not_before: int | None = None
     ) -> int | None:
         statement, parameters = self._scope(space_id, document_id)
         parameters.append(standing)
         order = "DESC"
-        if later_than is not None:
-            statement += " AND change_moments.time_ms > ?"
-            parameters.insert(-1, later_than)
+        if not_before is not None:
+            statement += " AND change_moments.time_ms >= ?"  # Of one step some changes may have been undone.
+            parameters.insert(-1, not_before)
             order = "ASC"
         found = self._database.row(
             f"SELECT change_moments.time_ms {statement} AND change_moments.standing = ?"
@@ -114,9 +118,13 @@ class MomentStore:
         statement, parameters = self._scope(space_id, document_id)
         rows = self._database.rows(
             f"SELECT documents.id, change_moments.change {statement}"
-            " AND change_moments.time_ms = ? AND change_moments.standing = ?",
-            [*parameters, time_ms, standing],
+            " AND change_moments.time_ms = ? AND change_moments.standing = ?"
+            " ORDER BY change_moments.document LIMIT ?",
+            [*parameters, time_ms, standing, MOMENTS_AT_ONCE_MAX],
         )
+        if len(rows) == MOMENTS_AT_ONCE_MAX and rows[0][0] != rows[-1][0]:
+            cut = rows[-1][0]  # The changes of one document stay together.
+            rows = [row for row in rows if row[0] != cut]
         return [Moment(document, change, time_ms, standing) for document, change in rows]
 
     def _scope(self, space_id: str, document_id: str | None) -> tuple[str, list[Parameter]]:

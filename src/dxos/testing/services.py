@@ -30,6 +30,7 @@ from dxos.echo.mutation import SetDeleted, apply_to_row, check_value
 from dxos.echo.query import Query, select
 from dxos.echo.revision import Conflict, Revision
 from dxos.echo.rows import ObjectRow, Path
+from dxos.echo.schema import SCHEMA_TYPE
 from dxos.errors import (
     AlreadyJoinedError,
     AuthenticationError,
@@ -149,7 +150,7 @@ class _Past:
     before: ObjectRow | None
     after: ObjectRow
     host: FakeServices | None  # Whose it is; None where it can be undone by nobody.
-    update: int  # Changes of one update have the same number.
+    step: int  # Changes that are undone at once have the same number.
     undone: bool = False
 
 
@@ -163,6 +164,7 @@ class _SharedSpace:
     objects: dict[str, ObjectState] = field(default_factory=dict)
     changes: _Stream[tuple[ObjectState, ...]] = field(default_factory=_Stream)
     past: list[_Past] = field(default_factory=list)
+    steps: int = 0  # What is undone at once, so far.
     epoch: int = 0
     reclaimed: int = 0  # Objects that epochs have given up.
 
@@ -173,9 +175,9 @@ class _SharedSpace:
     def role_of(self, host: FakeServices) -> SpaceRole:
         return next((role for one, role in self.members if one is host), SpaceRole.INVALID)
 
-    def put(self, row: ObjectRow, host: FakeServices | None = None, update: int = 0) -> ObjectState:
+    def put(self, row: ObjectRow, host: FakeServices | None = None, step: int = 0) -> ObjectState:
         before = self.objects.get(row.object_id)
-        self.past.append(_Past(None if before is None else before.row, row, host, update))
+        self.past.append(_Past(None if before is None else before.row, row, host, step))
         version = 1 if before is None else before.version + 1
         state = ObjectState(row, version, (hashlib.sha256(f"{row.object_id}{version}".encode()).digest(),))
         self.objects[row.object_id] = state
@@ -711,7 +713,7 @@ class _Data(_Service):
         return self._host.shared(space_id).changes.subscribe(next)
 
     async def update(
-        self, space_id: str, edits: Sequence[Edit], *, receipt: Receipt | None = None
+        self, space_id: str, edits: Sequence[Edit], *, receipt: Receipt | None = None, step: int | None = None
     ) -> tuple[ObjectState, ...]:
         await self._called("data.update")
         if self._host.held is not None:
@@ -721,9 +723,16 @@ class _Data(_Service):
             raise refuse
         space = self._host.shared(space_id)
         rows = [self._apply(space, edit) for edit in edits]
-        states = tuple(space.put(row, self._host, len(space.past)) for row in rows)
+        if step is None:
+            step = await self.begin_step(space_id)
+        states = tuple(space.put(row, None if row.type == SCHEMA_TYPE else self._host, step) for row in rows)
         space.changes.send(states)
         return states
+
+    async def begin_step(self, space_id: str) -> int:
+        space = self._host.shared(space_id)
+        space.steps += 1
+        return space.steps
 
     def _apply(self, space: _SharedSpace, edit: Edit) -> ObjectRow:
         if edit.create is not None:
@@ -817,22 +826,20 @@ class _History(_Service):
         mine = [one for one in space.past if one.host is self._host and object_id in (None, one.after.object_id)]
         done = [one for one in mine if not one.undone]
         if undone:
-            latest = done[-1].update if done else -1
-            found = next((one for one in mine if one.undone and one.update > latest), None)
+            latest = max((one.step for one in done), default=0)
+            step = min((one.step for one in mine if one.undone and one.step >= latest), default=0)
         else:
-            found = done[-1] if done else None
-        if found is None:
-            return ()
-        rows = []
-        for one in mine:
-            if one.update == found.update and one.undone is undone:
+            step = max((one.step for one in done), default=0)
+        states: dict[str, ObjectState] = {}
+        for one in mine if undone else reversed(mine):
+            if one.step == step and one.undone is undone:
                 one.undone = not undone
                 before = one.before or replace(one.after, deleted=True)
                 base, wanted = (before, one.after) if undone else (one.after, before)
-                rows.append(merge_rows(base, wanted, space.objects[one.after.object_id].row))
-        states = tuple(space.put(row) for row in rows)
-        space.changes.send(states)
-        return states
+                present = space.objects[one.after.object_id].row
+                states[present.object_id] = space.put(merge_rows(base, wanted, present))
+        space.changes.send(tuple(states.values()))
+        return tuple(states.values())
 
 
 def _check_contract(fake: FakeServices) -> None:

@@ -11,6 +11,7 @@ import pytest
 from dxos.client import Client, EchoObject, F, Space
 from dxos.echo.query import Equals
 from dxos.errors import ObjectNotFoundError, UsageError
+from dxos.limits import UPDATE_OBJECTS_MAX
 from dxos.services.local import LocalServices
 from dxos.testing.peers import Simulation, converged, join, seeded_random, simulated_clients
 from dxos.testing.services import FakeServices
@@ -137,6 +138,36 @@ async def test_a_batch_is_undone_as_one() -> None:
         assert [str(one) for one in newest.differences] == ["count: 1 → 2"]
         assert await space.db.undo()
         assert (milk.count, bread.deleted) == (1, True)
+
+
+async def test_one_call_is_undone_as_one_however_many_updates_it_takes() -> None:
+    count = 2 * UPDATE_OBJECTS_MAX + 1
+    async with open_space() as space:
+        await space.db.add_all({"count": 1} for _ in range(count))
+        many = await space.db.query(count=1).run()
+        for one in many:
+            one.count = 2
+        await space.db.flush()
+        for expected in (1, None):
+            assert await space.db.undo()
+            assert {None if one.deleted else one.count for one in many} == {expected}
+        assert not await space.db.undo()
+        for expected in (1, 2):
+            assert await space.db.redo()
+            assert {None if one.deleted else one.count for one in many} == {expected}
+        assert not await space.db.redo()
+
+
+async def test_two_long_calls_at_once_are_undone_one_after_the_other() -> None:
+    async with open_space() as space:
+        async with anyio.create_task_group() as tasks:
+            for name in ("a", "b"):
+                tasks.start_soon(space.db.add_all, [{name: 1}] * (UPDATE_OBJECTS_MAX + 1))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(space.db.undo)
+            tasks.start_soon(space.db.undo)
+        assert await space.db.query(F.a.exists() | F.b.exists()).count() == 0
+        assert not await space.db.undo()
 
 
 async def test_an_object_in_no_space_has_no_history() -> None:

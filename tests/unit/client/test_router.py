@@ -80,6 +80,18 @@ async def test_the_schema_is_stored_with_the_first_object_of_its_type() -> None:
         assert await schemas(space) == [Person._stored_schema(), Task._stored_schema()]
 
 
+async def test_a_schema_that_was_refused_is_stored_with_the_next_object_of_its_type() -> None:
+    async with open_space(Person) as (fake, _, space):
+        fake.refuse = StorageFullError("no room")
+        alice = space.db.add(Person(name="Alice"))
+        with pytest.raises(StorageFullError):
+            await space.db.flush()
+        assert await schemas(space) == []
+        space.db.add(alice)
+        await space.db.flush()
+        assert await schemas(space) == [Person._stored_schema()]
+
+
 async def test_a_schema_that_the_space_has_is_not_stored_again() -> None:
     async with open_space(Person) as (fake, _, space):
         keeper = EchoObject(type=SCHEMA_TYPE)

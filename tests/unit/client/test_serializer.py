@@ -9,6 +9,7 @@ from dxos import Client, EchoObject, Space
 from dxos.echo.query import HasType
 from dxos.errors import ClosedError, InvalidValueError, SpaceNotReadyError
 from dxos.keys.ids import make_object_id
+from dxos.limits import UPDATE_OBJECTS_MAX
 from dxos.services.contract import Progress
 from dxos.testing.peers import simulated_clients
 from dxos.testing.services import FakeServices
@@ -82,6 +83,19 @@ async def test_json_can_be_added_to_a_space_that_is_there() -> None:
         assert (await target.db.get(milk.id)).title == "Milk"
         with pytest.raises(InvalidValueError, match="2 of these objects already"):
             await serializer.deserialize_space(data, into=target)
+
+
+async def test_an_import_is_undone_as_one_with_the_name_that_it_gave() -> None:
+    async with simulated_clients(1) as (alice,):
+        serializer = alice.create_serializer()
+        source = await alice.create_space(name="source")
+        await source.db.add_all({"count": 1} for _ in range(UPDATE_OBJECTS_MAX + 1))
+        target = await alice.create_space(name="target")
+        await serializer.deserialize_space(await serializer.serialize_space(source), into=target)
+        assert await target.db.undo()
+        assert (target.name, await target.db.query(count=1).count()) == ("target", 0)
+        assert await target.db.redo()
+        assert (target.name, await target.db.query(count=1).count()) == ("source", UPDATE_OBJECTS_MAX + 1)
 
 
 async def test_a_relation_stays_one() -> None:

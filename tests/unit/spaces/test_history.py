@@ -12,7 +12,8 @@ from dxos.echo.layout import ObjectStructure
 from dxos.echo.mutation import ChangeType, Delete, Insert, Mutation, Put, Remove, SetDeleted, Splice
 from dxos.echo.query import Equals, Query
 from dxos.echo.rows import ObjectRow
-from dxos.errors import ObjectNotFoundError
+from dxos.echo.schema import SCHEMA_TYPE
+from dxos.errors import InvalidValueError, ObjectNotFoundError
 from dxos.keys import PublicKey
 from dxos.keys.ids import make_object_id, space_id
 from dxos.limits import DOCUMENT_COMPACT_BYTES_MIN
@@ -38,10 +39,10 @@ NAME, MILK, BREAD = object_id(1), object_id(2), object_id(3)
 class Alice:
     """A host with a clock that is set by hand."""
 
-    def __init__(self, profile: Profile) -> None:
+    def __init__(self, profile: Profile, seed: int = 1) -> None:
         self.now_ms = START_MS + 100
         self.profile = profile
-        self.documents = Documents(profile, random=seeded_random(1), now_ms=lambda: self.now_ms)
+        self.documents = Documents(profile, random=seeded_random(seed), now_ms=lambda: self.now_ms)
         self.documents.open_space(KEY)
         self.history = History(self.documents)
         self.root_id = ""
@@ -85,10 +86,10 @@ class Alice:
         self.receive(copy, of)
 
     def undo(self, of: str | None = None) -> bool:
-        return bool(self.history.undo(SPACE, of))
+        return any(list(self.history.undo(SPACE, of)))
 
     def redo(self, of: str | None = None) -> bool:
-        return bool(self.history.redo(SPACE, of))
+        return any(list(self.history.redo(SPACE, of)))
 
     async def told(self, of: str = MILK) -> list[tuple[int | None, bool, list[str]]]:
         found = await self.history.revisions(SPACE, of, 100)
@@ -412,3 +413,87 @@ def test_what_is_undone_goes_to_peers_as_any_change(alice: Alice) -> None:
 def test_there_is_nothing_to_undo_in_an_unknown_object(alice: Alice, step: Callable[[Alice, str], bool]) -> None:
     with pytest.raises(ObjectNotFoundError):
         step(alice, BREAD)
+
+
+# --- Steps of several updates ---------------------------------------------------------------------------------------
+
+
+def add_many(alice: Alice, count: int, *, piece: int = 2) -> list[str]:
+    """Objects of one step, added in pieces, with an edit of something else in between."""
+    ids = [object_id(10 + number) for number in range(count)]
+    step = alice.documents.begin_step()
+    for start in range(0, count, piece):
+        edits = [ObjectEdit(one, ObjectRow(one, data={})) for one in ids[start : start + piece]]
+        alice.documents.update(SPACE, edits, step=step)
+        if not start:
+            alice.put("count", 7)
+    return ids
+
+
+def present(alice: Alice, ids: list[str]) -> int:
+    return sum(not one.row.deleted for one in alice.documents.get(SPACE, ids))
+
+
+def test_what_took_several_updates_is_undone_as_one_when_its_turn_comes(alice: Alice) -> None:
+    ids = add_many(alice, 5)
+    assert alice.undo()
+    assert (alice.data()["count"], present(alice, ids)) == (1, 5), "what was begun later is undone first"
+    assert alice.undo()
+    assert present(alice, ids) == 0
+    assert alice.redo()
+    assert (alice.data()["count"], present(alice, ids)) == (1, 5)
+    assert alice.redo()
+    assert not alice.redo()
+    assert alice.data()["count"] == 7
+
+
+def test_an_object_that_came_late_in_a_step_was_not_there_before(alice: Alice) -> None:
+    step = alice.documents.begin_step()
+    alice.now_ms += 5_000
+    late = object_id(alice.now_ms - START_MS)
+    alice.documents.update(SPACE, [ObjectEdit(late, ObjectRow(late, data={}))], step=step)
+    assert alice.history.object_at(SPACE, late, alice.now_ms - 1) is None
+    assert alice.history.object_at(SPACE, late, alice.now_ms) is not None
+
+
+def test_another_host_goes_on_with_the_same_step(alice: Alice, profile: Profile) -> None:
+    step = alice.documents.begin_step()
+    ids = [object_id(10), object_id(11)]
+    alice.documents.update(SPACE, [ObjectEdit(ids[0], ObjectRow(ids[0], data={}))], step=step)
+    again = Alice(profile, seed=2)
+    again.documents.set_root(SPACE, alice.root_id)
+    again.documents.update(SPACE, [ObjectEdit(ids[1], ObjectRow(ids[1], data={}))], step=step)
+    assert again.undo()
+    assert present(again, ids) == 0
+
+
+@pytest.mark.parametrize("step", [0, -1, START_MS + 1_000_000])
+def test_a_step_that_nobody_began_is_refused(alice: Alice, step: int) -> None:
+    with pytest.raises(InvalidValueError, match="No such step"):
+        alice.documents.update(SPACE, [ObjectEdit(BREAD, ObjectRow(BREAD, data={}))], step=step)
+    assert alice.documents.get(SPACE, [BREAD]) == []
+
+
+def test_a_long_step_is_undone_in_pieces_and_what_is_left_of_it_by_the_next_undo(
+    alice: Alice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dxos.spaces.history.UNDO_DOCUMENTS_MAX", 3)
+    monkeypatch.setattr("dxos.spaces.history.UPDATE_OBJECTS_MAX", 2)
+    monkeypatch.setattr("dxos.store.moments.MOMENTS_AT_ONCE_MAX", 5)
+    alice.put("count", 2)
+    ids = add_many(alice, 9)
+    alice.undo()
+    assert len(next(alice.history.undo(SPACE))) == 2
+    assert present(alice, ids) == 7
+    assert [len(one) for one in alice.history.undo(SPACE)] == [2, 2, 3]
+    assert (alice.data()["count"], present(alice, ids)) == (2, 0)
+    assert len(next(alice.history.redo(SPACE))) == 2
+    assert alice.redo()
+    assert (alice.data()["count"], present(alice, ids)) == (2, 9)
+
+
+def test_the_schema_of_a_type_stays_when_its_first_object_is_undone(alice: Alice) -> None:
+    rows = [ObjectRow(BREAD, data={}), ObjectRow(object_id(4), type=SCHEMA_TYPE, data={})]
+    alice.documents.update(SPACE, [ObjectEdit(one.object_id, one) for one in rows])
+    assert alice.undo()
+    assert [one.row.deleted for one in alice.documents.get(SPACE, [BREAD, object_id(4)])] == [True, False]

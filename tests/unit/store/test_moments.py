@@ -61,6 +61,19 @@ def test_what_was_done_last_at_once_is_undone_first(moments: MomentStore) -> Non
     assert moments.to_redo("space", "milk") == [own("milk", 2, 20, Standing.UNDONE)]
 
 
+def test_a_long_step_comes_in_pieces_and_a_document_in_one(
+    moments: MomentStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dxos.store.moments.MOMENTS_AT_ONCE_MAX", 3)
+    moments.put([own("milk", 1, 10), own("milk", 2, 10), own("bread", 1, 10), own("bread", 2, 10)])
+    first = moments.to_undo("space")
+    assert first == [own("milk", 1, 10), own("milk", 2, 10)]
+    moments.set_standing(first, Standing.UNDONE)
+    assert moments.to_undo("space") == [own("bread", 1, 10), own("bread", 2, 10)]
+    redone = [own("milk", 1, 10, Standing.UNDONE), own("milk", 2, 10, Standing.UNDONE)]
+    assert moments.to_redo("space") == redone, "a step of which only a part was undone"
+
+
 def test_what_was_undone_before_another_undo_is_not_redone(moments: MomentStore) -> None:
     moments.put([own("milk", 1, 10, Standing.UNDONE), own("bread", 1, 11, Standing.UNDONE)])
     moments.spend_undone("space", "milk", 20)
