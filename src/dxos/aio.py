@@ -1,16 +1,17 @@
 """The few helpers that structured concurrency still lacks."""
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Final, Generic, TypeVar, final
+from typing import Final, Generic, NoReturn, SupportsIndex, TypeVar, final
 
 import anyio
 import anyio.lowlevel
 
-from dxos.errors import DeadlineError, DxosError
+from dxos.errors import ClosedError, DeadlineError, DxosError, UsageError
 from dxos.limits import SLICE_S
 
 T = TypeVar("T")
@@ -94,6 +95,42 @@ class Listeners(Generic[T]):
 
     def __len__(self) -> int:
         return len(self._callbacks)
+
+
+@final
+class Opener:
+    """The process that opened something: in the child of a fork the parent, with threads that the child lacks."""
+
+    __slots__ = ("_process_id",)
+
+    def __init__(self) -> None:
+        self._process_id = os.getpid()
+
+    @property
+    def is_parent(self) -> bool:
+        """Whether that process has forked this one."""
+        return os.getpid() != self._process_id
+
+    @property
+    def error(self) -> ClosedError:
+        """What the child of a fork is told."""
+        return ClosedError(
+            "This client was opened by the process that forked this one: call `initialize()` here, and get from it "
+            "what you need."
+        )
+
+    def check(self) -> None:
+        """Raise in the child of a fork."""
+        if self.is_parent:
+            raise self.error
+
+
+def stay_here(target: object, protocol: SupportsIndex) -> NoReturn:
+    """The `__reduce_ex__` of what belongs to its process, such as an argument of `multiprocessing` must not be."""
+    raise UsageError(
+        f"A {type(target).__name__} cannot be given to another process: open a client there, and ask it for the "
+        "space or object by its id. What `to_dict()` gives is plain data."
+    )
 
 
 @final

@@ -69,6 +69,10 @@ def test_a_script_that_fails_ends_and_has_stored_everything(tmp_path: Path) -> N
     assert output(tmp_path, OPEN, READ) == (0, "['Milk']\n", "")
 
 
+def test_a_client_that_a_script_has_lost_does_not_keep_it_from_ending(tmp_path: Path) -> None:
+    assert output(tmp_path, OPEN, "del client") == (0, "", "")
+
+
 def test_ctrl_c_ends_the_call_that_waits_and_the_client_goes_on(tmp_path: Path) -> None:
     with start(tmp_path, OPEN, WRITE, WAIT) as script:
         assert script.stdout is not None

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, final
 import anyio
 from anyio.abc import TaskGroup
 
+from dxos.aio import Opener, stay_here
 from dxos.client.background import BackgroundBlock
 from dxos.client.config import Config
 from dxos.client.database import Database, Wanted, plain_query
@@ -74,7 +75,8 @@ class Client:
         self._config = config if isinstance(config, Config) else Config(config)
         self._wanted = services if isinstance(services, str) else self._config.services
         self._services = None if isinstance(services, str) else services
-        self._process_id = os.getpid()  # Which opened it; another one after a fork.
+        self._opener = Opener()
+        self._was_parents = False  # What was open was the parent's, and is forgotten.
         self._router = DbRouter(self._database_of)
         self._status: Source[SystemStatus | None] = Source(None)
         self._activities = Activities()
@@ -105,11 +107,13 @@ class Client:
     @property
     def initialized(self) -> bool:
         """Whether the client can be used."""
+        self._forget_parents()
         return self._runtime is not None
 
     @property
     def status(self) -> MulticastObservable[SystemStatus | None]:
         """Whether the host works; None before `initialize`, after `destroy`, and when the host has failed."""
+        self._forget_parents()
         return self._status
 
     @property
@@ -141,7 +145,7 @@ class Client:
                 return
             await self._close()  # What is left of a host that failed.
             self._error = None
-            self._process_id = os.getpid()
+            self._opener, self._was_parents = Opener(), False
             block = BackgroundBlock(self._run, self._fail)
             runtime = await block.open()
             self._block = block
@@ -362,9 +366,11 @@ class Client:
         }
 
     def __repr__(self) -> str:
-        if self._runtime is None:
+        if not self.initialized or self._runtime is None:
             return f"<Client {'failed' if self._error is not None else 'closed'}>"
         return f"<Client initialized {self._runtime.halo!r} {len(self._runtime.spaces)} spaces>"
+
+    __reduce_ex__ = stay_here
 
     # --- Inside ---
 
@@ -373,23 +379,22 @@ class Client:
         return None if space is None else space.db
 
     def _require(self) -> _Runtime:
-        if self._runtime is not None and self._process_id == os.getpid():
+        if self._runtime is not None and not self._opener.is_parent:
             return self._runtime
-        if self._forget_parents():
-            raise ClosedError("This client was opened by the process that forked this one: call `initialize()` here.")
+        self._forget_parents()
+        if self._was_parents:
+            raise self._opener.error
         if self._error is not None:
             raise ClosedError(f"The host failed ({self._error}); call `initialize()` again.")
         raise ClosedError("The client is not initialized: call `await client.initialize()`, or use `async with`.")
 
-    def _forget_parents(self) -> bool:
+    def _forget_parents(self) -> None:
         """After a fork, what is open is the parent's: it is neither used nor closed here."""
-        if self._process_id == os.getpid():
-            return False
-        was_open = self._runtime is not None
-        self._process_id = os.getpid()
+        if not self._opener.is_parent:
+            return
+        self._opener, self._was_parents = Opener(), self._runtime is not None
         self._lock, self._block, self._runtime, self._error = None, None, None, None
-        self._status = Source(None)
-        return was_open
+        self._status, self._activities = Source(None), Activities()
 
     @asynccontextmanager
     async def _synchronized(self) -> AsyncIterator[None]:

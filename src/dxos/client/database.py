@@ -32,7 +32,7 @@ import anyio
 import anyio.lowlevel
 from msgspec.structs import replace
 
-from dxos.aio import Pace, Subscription
+from dxos.aio import Opener, Pace, Subscription
 from dxos.client.batch import OPEN_BATCHES, Batch
 from dxos.client.fields import Field, joined, path_of
 from dxos.client.following import LiveQueries, LiveQuery
@@ -98,7 +98,7 @@ class Database:
         self._readings = 0  # Answers of the host that are awaited or being taken in,
         self._newer: dict[str, ObjectState] = {}  # and the objects that have changed since.
         self._live = LiveQueries()
-        self._closed = False
+        self._closed, self._opener = False, Opener()
         self._thread = threading.get_ident()
         self._types = DbRouter(lambda _: None)
         self._type_changes: Subscription | None = None
@@ -449,6 +449,7 @@ class Database:
 
     def check_writable(self) -> None:
         """Raise if nothing can be written now, or not here."""
+        self._opener.check()
         if self._closed:
             raise ClosedError("The client was closed; call `initialize()` and get the object again.")
         if threading.get_ident() != self._thread:
@@ -587,6 +588,7 @@ class Database:
         self._live.end()
 
     async def _settle(self) -> None:
+        self._opener.check()
         while self._sending:
             if self._idle is None:
                 self._idle = anyio.Event()
@@ -834,6 +836,7 @@ class Database:
         ended: Callable[[], object] | None = None,
     ) -> Subscription:
         """Tell `callback` of a query's results, now and after each change, and `ended` that the client was closed."""
+        self._opener.check()
         if self._closed:
             raise ClosedError("The client was closed.")
         live = LiveQuery(self, self._schemas.expanded(query), callback, self._spawn, ended)

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, MutableSequence, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol, SupportsIndex, cast, final, overload
 
+from dxos.aio import stay_here
 from dxos.client.state import Core, Owner, core_of
 from dxos.echo.mutation import Delete, Insert, Mutation, Put, Remove, Splice, check_value
 from dxos.echo.rows import Path, reference, reference_dxn
@@ -72,6 +73,8 @@ class Node:
     """A map or list inside an object: what it is (`target`), and in what it is (`parent`)."""
 
     __slots__ = ("__weakref__", "_object", "absent", "parent", "shape", "target")
+
+    __reduce_ex__ = stay_here
 
     _object: EchoObject
     parent: Node | None

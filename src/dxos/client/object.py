@@ -13,7 +13,7 @@ import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Self
 
-from dxos.aio import Subscription
+from dxos.aio import Subscription, stay_here
 from dxos.client.live import LiveMap, Node, Shape, plain
 from dxos.client.state import Core, Home, Owner, core_of, object_ids
 from dxos.client.tables import properties_table
@@ -264,6 +264,8 @@ class EchoObject(Owner):
             del self[name]
         except KeyError:
             raise AttributeError(f"object {self.id} has no property {name!r}") from None
+
+    __reduce_ex__ = stay_here
 
     def __copy__(self) -> EchoObject:
         return EchoObject(self.to_dict(), type=self.type)

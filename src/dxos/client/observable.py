@@ -4,7 +4,8 @@ Invariants:
 1. A new subscriber gets the present value before `subscribe` returns, if there is one.
 2. Each subscriber sees the values in order, also when a subscriber causes the next value.
 3. A subscriber that raises is logged, and the others get the value all the same.
-4. After `error` or `complete` nothing follows; a late subscriber gets the last value, then that end.
+4. After `error` or `complete` nothing follows; a late subscriber gets the last value, then that end. So does one in the
+   child of a fork, to which nothing comes.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any, Final, Generic, TypeVar, final
 import anyio
 import anyio.lowlevel
 
-from dxos.aio import Subscription
+from dxos.aio import Opener, Subscription
 from dxos.errors import ClosedError, DeadlineError, DxosError
 from dxos.limits import STREAM_VALUES_MAX
 
@@ -141,6 +142,7 @@ class Source(MulticastObservable[T]):
         self._subscribers: dict[int, _Subscriber[T]] = {}
         self._number = 0
         self._ended = False
+        self._opener = Opener()
         self._error_value: Exception | None = None
         self._queue: deque[tuple[Callable[[_Subscriber[T]], None], tuple[_Subscriber[T], ...]]] = deque()
         self._delivering = False
@@ -165,6 +167,8 @@ class Source(MulticastObservable[T]):
             subscriber.give(self._value)
         if self._ended:
             subscriber.end(self._error_value)
+        elif self._opener.is_parent:
+            subscriber.end(self._opener.error)  # What feeds this was not forked.
         return Subscription(end)
 
     def _next(self, value: T) -> None:

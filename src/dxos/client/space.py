@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol, final, overload
 
 import anyio
 
-from dxos.aio import Changes, Subscription
+from dxos.aio import Changes, Subscription, stay_here
 from dxos.client.database import Database, Spawn
 from dxos.client.history import PastSpace
 from dxos.client.invitations import (
@@ -391,6 +391,8 @@ class Space:
             subscription.unsubscribe()
 
         return Subscription(end)
+
+    __reduce_ex__ = stay_here
 
     # --- For the client ---
 

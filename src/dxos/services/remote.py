@@ -26,7 +26,7 @@ from anyio.abc import ByteStream, TaskGroup
 from msgspec import Struct
 
 from dxos import aio
-from dxos.aio import Changes, Listeners
+from dxos.aio import Changes, Listeners, Opener
 from dxos.errors import BrokenError, ClosedError, DxosError, PeerError, ProtocolError
 from dxos.limits import HOST_HEARTBEAT_S, HOST_SILENCE_S_MAX, RECONNECT_S_MAX, RECONNECT_S_MIN, SESSION_PIECE_BYTES
 from dxos.services import contract
@@ -91,7 +91,7 @@ class RemoteServices:
     async def __aenter__(self) -> Services:
         assert self._stack is None, "opened once for each time it is closed"
         self._closing, self._status, self._told = False, None, None
-        self._streams = []
+        self._streams, self._opener = [], Opener()
         services = _Services(
             system=cast(contract.SystemService, _System(self)),
             network=cast(contract.NetworkService, _Proxy(self, "network")),
@@ -208,6 +208,7 @@ class RemoteServices:
 
     async def call(self, method: Method, values: tuple[Any, ...], progress: Next[Any] | None) -> Any:
         """Make a call, again if need be."""
+        self._opener.check()
         content = method.arguments.pack(values)
         while True:
             link = await self._wait_link()
@@ -233,6 +234,7 @@ class RemoteServices:
         self, method: Method, values: tuple[Any, ...], next: Next[Any], missed: Callable[[], None] | None
     ) -> contract.Subscription:
         """Follow a stream, on every host there will be."""
+        self._opener.check()
         stream = _Followed(method, method.arguments.pack(values), next, missed)
         self._streams.append(stream)
         if self._link is not None and not self._link.is_over:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final, cast, final
 
 from dxos import aio
+from dxos.aio import Opener
 from dxos.errors import ClosedError, DxosError
 from dxos.services import contract
 from dxos.services.contract import Next, Services, Subscription
@@ -48,6 +49,7 @@ class Switch:
     def __init__(self, system: contract.SystemService) -> None:
         self._system = system
         self._inner: Services | None = None
+        self._opener = Opener()
         self._kept: dict[_Kept, None] = {}
         self.network = cast(contract.NetworkService, _Forward(self, "network"))
         self.identity = cast(contract.IdentityService, _Forward(self, "identity"))
@@ -76,8 +78,9 @@ class Switch:
         """The services of the present host.
 
         Raises:
-            ClosedError: There is none.
+            ClosedError: There is none, or it is of the process that forked this one.
         """
+        self._opener.check()
         if self._inner is None:
             raise ClosedError("The host is inactive; `await client.resume_host_services()` makes it work again.")
         return self._inner

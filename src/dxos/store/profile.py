@@ -11,6 +11,7 @@ import contextlib
 import os
 import sys
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, Self, final
@@ -265,6 +266,7 @@ class _Lock:
         except OSError as error:
             os.close(self._descriptor)
             raise map_os_error(error, "lock the profile") from error
+        _held.add(self)
 
     def _acquire(self) -> None:
         if sys.platform == "win32":
@@ -284,6 +286,19 @@ class _Lock:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+_held: Final[weakref.WeakSet[_Lock]] = weakref.WeakSet()
+
+
+def _let_go() -> None:
+    """In the child of a fork: the lock is the parent's, and is not to outlive it."""
+    for lock in list(_held):
+        lock.release()
+
+
+if sys.platform != "win32":
+    os.register_at_fork(after_in_child=_let_go)
 
 
 def _read_pid(descriptor: int) -> int:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
+import sys
 import weakref
 from collections.abc import AsyncIterator, Callable, ItemsView, Iterator, KeysView, ValuesView
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
@@ -18,7 +20,7 @@ from typing import Any, Final, cast, final
 
 import anyio
 
-from dxos.aio import Subscription
+from dxos.aio import Subscription, stay_here
 from dxos.client.query import Query
 from dxos.errors import DeadlineError
 from dxos.limits import VALUE_DEPTH_MAX
@@ -63,6 +65,8 @@ class Face:
 
     def __delattr__(self, name: str) -> None:
         self._face_loop.perform(delattr, self._face_target, name)
+
+    __reduce_ex__ = stay_here
 
     def __dir__(self) -> list[str]:
         return cast(list[str], self._face_loop.perform(dir, self._face_target))
@@ -156,7 +160,6 @@ class FaceLoop:
 
     def __init__(self, thread: LoopThread) -> None:
         self._thread = thread
-        self._lock = Lock()
         # By the identity of what they show, which they keep alive; so the same thing has the same face.
         self._faces: weakref.WeakValueDictionary[int, Face] = weakref.WeakValueDictionary()
 
@@ -259,7 +262,7 @@ class FaceLoop:
 
     def face(self, target: Any) -> Face:
         """The face of something that lives there."""
-        with self._lock:
+        with _making:
             found = self._faces.get(id(target))
             if found is None:
                 found = _face_class_of(type(target)).__new__(_face_class_of(type(target)))
@@ -299,6 +302,10 @@ class _Mark:
             function(*args)
 
 
+_making: Final = Lock()  # Of faces.
+if sys.platform != "win32":
+    # No child of a fork finds it held by a thread that it does not have.
+    os.register_at_fork(before=_making.acquire, after_in_parent=_making.release, after_in_child=_making.release)
 _PLAIN: Final = frozenset({str, int, float, bool, bytes, type(None)})
 # Both are bounded by the number of classes of the program.
 _face_class_of: Final[Callable[[type], type[Face]]] = functools.cache(face_class)

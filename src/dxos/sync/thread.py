@@ -16,9 +16,10 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import os
 import queue
+import sys
 import threading
-import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import Context
@@ -79,6 +80,7 @@ class LoopThread:
                 self._waiting -= 1
                 if not self._waiting and not self._needed():
                     self._serving = None
+                    _open.discard(self)
                     serving.end()
 
     def _context(self) -> Context:
@@ -92,6 +94,11 @@ class LoopThread:
     def tell(self, function: Callable[[], object]) -> None:
         """Run `function` soon, after those before it, in a thread that may wait for the loop."""
         self._teller.put(function)
+
+    def abandon(self) -> None:
+        """In the child of a fork, which has neither the loop's thread nor those that wait for it."""
+        self._lock, self._serving, self._waiting = threading.RLock(), None, 0
+        self._teller, self._callers = _Teller(), threading.local()
 
     def close(self) -> None:
         """End what the loop runs for, and the loop."""
@@ -245,7 +252,7 @@ def _just(value: Any) -> Callable[[], Any]:
     return lambda: value
 
 
-_open: weakref.WeakSet[LoopThread] = weakref.WeakSet()
+_open: set[LoopThread] = set()  # Whose loop runs; also those that the program has lost.
 _closing_lock = threading.Lock()
 _closer: threading.Thread | None = None
 
@@ -268,3 +275,16 @@ def _close_all() -> None:
             thread.close()
         except Exception:  # noqa: BLE001 - The top of a thread.
             _log.exception("A client could not be closed in order.")
+
+
+def _abandon_all() -> None:
+    """In the child of a fork."""
+    global _closer, _closing_lock
+    for thread in list(_open):
+        thread.abandon()
+    _open.clear()
+    _closer, _closing_lock = None, threading.Lock()
+
+
+if sys.platform != "win32":
+    os.register_at_fork(after_in_child=_abandon_all)

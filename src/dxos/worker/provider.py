@@ -26,7 +26,8 @@ from typing import Any, Final, final
 import anyio
 from anyio.abc import ByteStream
 
-from dxos.errors import ClosedError, DxosError, UsageError
+from dxos.aio import Opener
+from dxos.errors import ClosedError, DxosError
 from dxos.limits import WORKER_CLOSE_S
 from dxos.services.contract import ConnectionState, NetworkStatus, Services, Subscription
 from dxos.services.remote import RemoteServices
@@ -101,7 +102,7 @@ class _Session:
     """From opening a provider to closing it."""
 
     def __init__(self, places: Places, settings: Settings, trace: Trace | None) -> None:
-        self._process_id, self._settings = os.getpid(), settings
+        self._opener, self._settings = Opener(), settings
         self._handover = Handover()
         self._comparing: Subscription | None = None
         self._is_compared = False
@@ -115,7 +116,7 @@ class _Session:
     @property
     def is_parents(self) -> bool:
         """Whether the process that opened it has forked this one."""
-        return os.getpid() != self._process_id
+        return self._opener.is_parent
 
     async def open(self) -> Services:
         """Find a session, and speak the contract over it."""
@@ -171,8 +172,7 @@ class _Session:
 
     async def _connect(self) -> ByteStream:
         """A stream to the worker; waits until there is one, which may take as long as it likes."""
-        if self.is_parents:
-            raise UsageError(_FORKED)
+        self._opener.check()
         if self._stream is not None:
             stream, self._stream = self._stream, None
             await stream.close()
@@ -254,7 +254,7 @@ class PortStream(ByteStream):
     def __init__(self, stream: ByteStream, connection: socket.socket, attempt: int) -> None:
         self.attempt: Final = attempt
         self._stream, self._socket = stream, connection
-        self._process_id = os.getpid()
+        self._opener = Opener()
 
     async def receive(self, max_bytes: int = 65_536) -> bytes:
         """Some bytes.
@@ -262,12 +262,12 @@ class PortStream(ByteStream):
         Raises:
             EndOfStream: The worker has ended, or this session.
         """
-        self._check()
+        self._opener.check()
         return await self._stream.receive(max_bytes)
 
     async def send(self, item: bytes) -> None:
         """Send all bytes."""
-        self._check()
+        self._opener.check()
         await self._stream.send(item)
 
     async def send_eof(self) -> None:
@@ -295,12 +295,7 @@ class PortStream(ByteStream):
         with contextlib.suppress(OSError):
             os.close(self._socket.detach())
 
-    def _check(self) -> None:
-        if os.getpid() != self._process_id:
-            raise UsageError(_FORKED)
 
-
-_FORKED: Final = "This client was opened by the process that forked this one; open a client of its own here."
 _sessions: weakref.WeakSet[_Session] = weakref.WeakSet()
 
 
