@@ -15,9 +15,11 @@ from collections.abc import Callable, Generator, Iterator
 from typing import Any, Final, final
 
 import anyio
+from msgspec.structs import replace
 
 from dxos.client.observable import Source
 from dxos.errors import (
+    AlreadyJoinedError,
     DxosError,
     InvitationCancelledError,
     InvitationError,
@@ -38,6 +40,11 @@ from dxos.services import contract
 from dxos.services.contract import InvitationsService, InvitationsState, InvitationUpdate
 
 _ID_BYTES: Final = 32
+_WITH_HOST: Final = (
+    InvitationState.CONNECTED,
+    InvitationState.READY_FOR_AUTHENTICATION,
+    InvitationState.AUTHENTICATING,
+)
 _MS_PER_S: Final = 1_000
 
 
@@ -149,6 +156,11 @@ class AuthenticatingInvitation(CancellableInvitation):
     `authenticate, invitation = client.accept_invitation(code)` takes it apart as the original's guide does.
     """
 
+    def __init__(self, service: InvitationsService, invitation: Invitation) -> None:
+        super().__init__(service, invitation)
+        self._beginnings = 0  # How often it had to look for its host again.
+        self._has_met = False  # Whether the host was there.
+
     async def authenticate(self, auth_code: str) -> Invitation:
         """Hand in the authentication code, as soon as the host wants it, and wait for the answer.
 
@@ -164,11 +176,12 @@ class AuthenticatingInvitation(CancellableInvitation):
 
         Cancelling is safe; a code that was handed in stays so.
         """
-        await self._wait_until(lambda: self.state is InvitationState.READY_FOR_AUTHENTICATION)
-        if not self._ended:
-            verdicts = self._verdicts
-            await self._service.authenticate(self.get().invitation_id, auth_code.strip())
-            await self._wait_until(lambda: self._verdicts > verdicts)
+        verdicts = self._verdicts
+        while not self._ended and self._verdicts == verdicts:
+            await self._wait_until(lambda: self.state is InvitationState.READY_FOR_AUTHENTICATION)
+            if not self._ended:
+                verdicts = self._verdicts
+                await self._hand_in(auth_code.strip())
         if self._error_value is not None:
             raise self._error_value
         return self.get()
@@ -186,6 +199,22 @@ class AuthenticatingInvitation(CancellableInvitation):
             await changed.wait()
         finally:
             subscription.unsubscribe()
+
+    async def _hand_in(self, auth_code: str) -> None:
+        """Hand in the code, and wait for its verdict, or for a new worker, which begins anew without the code."""
+        verdicts, beginnings = self._verdicts, self._beginnings
+        await self._service.authenticate(self.get().invitation_id, auth_code)
+        await self._wait_until(lambda: self._verdicts > verdicts or self._beginnings > beginnings)
+
+    def _receive(self, update: InvitationUpdate) -> None:
+        if self._update.invitation.state in _WITH_HOST and update.invitation.state is InvitationState.CONNECTING:
+            self._beginnings += 1
+        if self._has_met and isinstance(update.error, AlreadyJoinedError):
+            # It joined, and whoever was to say so is gone.
+            joined = replace(update.invitation, state=InvitationState.SUCCESS)
+            update = InvitationUpdate(joined, done=True, failures=update.failures)
+        self._has_met = self._has_met or update.invitation.state in _WITH_HOST
+        super()._receive(update)
 
     def __iter__(self) -> Iterator[Any]:
         yield self.authenticate

@@ -147,7 +147,7 @@ class HostedInvitation(Party):
 
     def save(self) -> None:
         """Write a new invitation to the disk; it is durable when this returns."""
-        self._put(self.invitation, None if self.invitation.persistent else b"")
+        self._put(self.invitation)
         self._store.sync()
 
     async def cancel(self) -> None:
@@ -169,13 +169,13 @@ class HostedInvitation(Party):
                     state, error = State.ERROR, storage_error
         super().finish(state, error)
 
-    def _put(self, invitation: Invitation, record: bytes | None = None) -> None:
+    def _put(self, invitation: Invitation) -> None:
         assert invitation.created_ms is not None
         assert invitation.lifetime_s is not None
         self._store.put(
             InvitationRecord(
                 invitation.invitation_id,
-                encode(invitation.to_message()) if record is None else record,
+                encode(invitation.to_message()),
                 invitation.created_ms / 1000,
                 float(invitation.lifetime_s),
                 invitation.state.name,

@@ -147,14 +147,12 @@ class Invitations:
         return self._start(self._hosted(read_record(record), record.attempts), self._created)
 
     def _resume(self, record: InvitationRecord) -> None:
-        if not record.record:  # Not to be kept: the process ended before the invitation did.
-            self._store.delete(record.invitation_id)
-            return
         invitation = read_record(record)
         over = verdict(record, now_ms=self._now_ms())
         if over is None:
-            self._start(self._hosted(invitation, record.attempts), self._created)
-        elif not invitation.persistent or self._now_ms() / 1000 > record.created_s + INVITATION_LIFETIME_S_MAX:
+            if invitation.persistent:  # Or only if a client that has outlived its host asks for it.
+                self._start(self._hosted(invitation, record.attempts), self._created)
+        elif self._now_ms() / 1000 > record.created_s + INVITATION_LIFETIME_S_MAX:
             self._store.delete(record.invitation_id)
         elif over.invitation.state is not invitation.state:
             self._store.put(

@@ -1,21 +1,29 @@
-"""A host behind a stream in memory, which can be cut: what a client of a worker sees, in one process.
+"""Hosts behind streams in memory, which can be cut: what a client of a worker sees, in one process.
 
 async with Client(services=ServedServices(simulation.services())) as client: …
+
+async with Hosts(simulation, path) as hosts, Client(services=RemoteServices(hosts.connect)) as client:
+    await hosts.kill()
+    await hosts.start()
 """
 
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
+from pathlib import Path
 from types import TracebackType
-from typing import final
+from typing import Self, final
 
 import anyio
-from anyio.abc import ByteStream, TaskGroup
+from anyio.abc import ByteStream, TaskGroup, TaskStatus
 
+from dxos.aio import Changes
+from dxos.errors import FencedError
 from dxos.mesh.memory import MemoryStream, memory_links
 from dxos.services.contract import Services, ServicesProvider
 from dxos.services.remote import RemoteServices
 from dxos.services.server import serve
+from dxos.testing.peers import Simulation
 
 
 @final
@@ -126,3 +134,86 @@ class _CutStream(ByteStream):
 
     async def aclose(self) -> None:
         await self._inner.aclose()
+
+
+@final
+class Hosts:
+    """Hosts of one profile, one after the other; a client goes from each to the next. The first one is there at once.
+
+    Args:
+        simulation: Whose network they use.
+        path: Of the profile.
+        client_id: Of the client.
+    """
+
+    def __init__(self, simulation: Simulation, path: Path, *, client_id: str = "client") -> None:
+        self._simulation, self._path, self._client_id = simulation, path, client_id
+        self._services: Services | None = None
+        self._changed = Changes()
+        self._stack = AsyncExitStack()
+        self.leadership_id = 0  # Of the present host.
+
+    @property
+    def services(self) -> Services:
+        """Of the present host."""
+        assert self._services is not None
+        return self._services
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            self._tasks = await stack.enter_async_context(anyio.create_task_group())
+            stack.callback(self._tasks.cancel_scope.cancel)
+            await self.start()
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        return await self._stack.__aexit__(kind, error, trace)
+
+    async def start(self) -> None:
+        """Start the next one, with a higher leadership."""
+        self.leadership_id += 1
+        await self._tasks.start(self._run)
+        self._changed.notify()
+
+    async def kill(self) -> None:
+        """End it, and every session, in the middle of what they do."""
+        self._services = None
+        self._scope.cancel()
+        await self.wait_end()
+
+    async def wait_end(self) -> None:
+        """Wait until it ends by itself."""
+        await self._ended.wait()
+
+    async def _run(self, *, task_status: TaskStatus[None]) -> None:
+        self._ended = anyio.Event()
+        try:
+            with anyio.CancelScope() as self._scope:
+                provider = self._simulation.services(self._path, leadership_id=self.leadership_id)
+                async with provider as self._services, anyio.create_task_group() as self._sessions:
+                    task_status.started()
+                    await anyio.sleep_forever()
+        finally:
+            self._services = None
+            self._ended.set()
+
+    async def connect(self) -> ByteStream:
+        """A session with the present host, or the next one if there is none."""
+        while self._services is None:
+            await self._changed.wait()
+        ours, theirs = memory_links()
+        self._sessions.start_soon(self._serve, self._services, theirs)
+        return ours
+
+    async def _serve(self, services: Services, stream: ByteStream) -> None:
+        try:
+            await serve(services, stream, client_id=self._client_id)
+        except FencedError:
+            self._services = None  # The worker ends.
+            self._scope.cancel()
+
+    def __repr__(self) -> str:
+        return f"<Hosts {self._path} leadership={self.leadership_id}>"

@@ -13,9 +13,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
-from anyio.abc import ByteStream, TaskGroup, TaskStatus
 
-from dxos.aio import Changes
 from dxos.client import Client, F
 from dxos.client.database import Database
 from dxos.client.query import QueryUpdate
@@ -31,7 +29,6 @@ from dxos.errors import (
 )
 from dxos.keys.ids import make_object_id
 from dxos.limits import HOST_SILENCE_S_MAX, SESSION_PIECE_BYTES
-from dxos.mesh.memory import memory_links
 from dxos.services.contract import (
     Edit,
     Identity,
@@ -47,9 +44,8 @@ from dxos.services.contract import (
 )
 from dxos.services.local import LocalServices
 from dxos.services.remote import RemoteServices
-from dxos.services.server import serve
 from dxos.testing.peers import Simulation, until
-from dxos.testing.remote import OpenServices, ServedServices
+from dxos.testing.remote import Hosts, OpenServices, ServedServices
 
 pytestmark = pytest.mark.anyio
 ID = make_object_id(1_760_000_000_001, bytes(10))
@@ -253,74 +249,8 @@ async def test_the_status_is_none_while_there_is_no_host() -> None:
         assert seen == [SystemStatus.ACTIVE, None, SystemStatus.ACTIVE]
 
 
-class Hosts:
-    """Hosts of one profile, one after the other; a client goes from one to the next."""
-
-    def __init__(self, path: Path, tasks: TaskGroup) -> None:
-        self._path, self._tasks, self._simulation = path, tasks, Simulation()
-        self._scope = anyio.CancelScope()
-        self._ended = anyio.Event()
-        self._services: Services | None = None
-        self._changed = Changes()
-        self.leadership_id = 0
-
-    @property
-    def services(self) -> Services:
-        assert self._services is not None
-        return self._services
-
-    async def start(self) -> None:
-        self.leadership_id += 1
-        await self._tasks.start(self._run)
-        self._changed.notify()
-
-    async def _run(self, *, task_status: TaskStatus[None]) -> None:
-        self._ended = anyio.Event()
-        try:
-            with anyio.CancelScope() as self._scope:
-                provider = self._simulation.services(self._path, leadership_id=self.leadership_id)
-                async with provider as self._services, anyio.create_task_group() as self._sessions:
-                    task_status.started()
-                    await anyio.sleep_forever()
-        finally:
-            self._services = None
-            self._ended.set()
-
-    async def kill(self) -> None:
-        self._scope.cancel()
-        await self.wait_end()
-
-    async def wait_end(self) -> None:
-        await self._ended.wait()
-
-    async def connect(self) -> ByteStream:
-        while self._services is None:
-            await self._changed.wait()
-        ours, theirs = memory_links()
-        services = self._services
-
-        async def run() -> None:
-            try:
-                await serve(services, theirs, client_id="alice")
-            except FencedError:
-                self._services = None  # The worker ends.
-                self._scope.cancel()
-
-        self._sessions.start_soon(run)
-        return ours
-
-
-@asynccontextmanager
-async def changing_hosts(path: Path) -> AsyncIterator[Hosts]:
-    async with anyio.create_task_group() as tasks:
-        hosts = Hosts(path, tasks)
-        await hosts.start()
-        yield hosts
-        tasks.cancel_scope.cancel()
-
-
 async def test_edits_made_while_there_is_no_host_are_sent_to_the_next(tmp_path: Path) -> None:
-    async with changing_hosts(tmp_path) as hosts, Client(services=RemoteServices(hosts.connect)) as client:
+    async with Hosts(Simulation(), tmp_path) as hosts, Client(services=RemoteServices(hosts.connect)) as client:
         await client.halo.create_identity("alice")
         space = await client.create_space(name="Groceries")
         milk = space.db.add({"title": "Milk"})
@@ -345,7 +275,7 @@ async def test_edits_made_while_there_is_no_host_are_sent_to_the_next(tmp_path: 
 
 
 async def test_what_changed_between_two_hosts_comes_as_ordinary_updates(tmp_path: Path) -> None:
-    async with changing_hosts(tmp_path) as hosts, Client(services=RemoteServices(hosts.connect)) as client:
+    async with Hosts(Simulation(), tmp_path) as hosts, Client(services=RemoteServices(hosts.connect)) as client:
         await client.halo.create_identity("alice")
         space = await client.create_space()
         milk = space.db.add({"kind": "item", "title": "Milk"})
@@ -431,7 +361,7 @@ async def test_a_host_that_was_replaced_writes_nothing_any_more(tmp_path: Path) 
 
 
 async def test_what_a_replaced_host_refuses_is_done_by_the_one_that_replaced_it(tmp_path: Path) -> None:
-    async with changing_hosts(tmp_path) as hosts, Client(services=RemoteServices(hosts.connect)) as client:
+    async with Hosts(Simulation(), tmp_path) as hosts, Client(services=RemoteServices(hosts.connect)) as client:
         await client.halo.create_identity("alice")
         space = await client.create_space()
         milk = space.db.add({"title": "Milk", "sizes": []})
