@@ -24,6 +24,16 @@ client.halo.create_identity("Alice")
 space = client.create_space(name="Groceries")
 milk = space.db.add({"title": "Milk"})
 """
+KILL = """
+import os, pathlib, signal
+from dxos.worker.status import read_status
+
+space.db.flush()
+worker = read_status(pathlib.Path(sys.argv[1])).worker.pid
+zygote = int(pathlib.Path(f"/proc/{worker}/stat").read_text().split()[3])
+for one in (zygote, worker):
+    os.kill(one, signal.SIGKILL)
+"""
 READ = """
 (space,) = client.spaces
 space.wait_until_ready()
@@ -71,6 +81,12 @@ def test_a_script_that_fails_ends_and_has_stored_everything(tmp_path: Path) -> N
 
 def test_a_client_that_a_script_has_lost_does_not_keep_it_from_ending(tmp_path: Path) -> None:
     assert output(tmp_path, OPEN, "del client") == (0, "", "")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at processes as Linux shows them")
+def test_a_script_whose_worker_dies_as_it_ends_has_stored_everything(tmp_path: Path) -> None:
+    assert output(tmp_path, OPEN, WRITE, KILL, "space.db.add({'title': 'Bread'})") == (0, "", "")
+    assert output(tmp_path, OPEN, READ) == (0, "['Milk', 'Bread']\n", "")
 
 
 def test_ctrl_c_ends_the_call_that_waits_and_the_client_goes_on(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, final
 
@@ -502,7 +503,7 @@ class _Driver:
         connection = None if fresh else connect(self._places.zygote)
         leading.has_zygote_answered = connection is not None  # Or will at once, unless it is frozen.
         if connection is None:
-            connection = await asyncio.to_thread(spawn_zygote, self._places)
+            connection = await _in_thread(lambda: spawn_zygote(self._places))
         if leading.zygote is not None:
             leading.zygote.close()
 
@@ -870,3 +871,18 @@ async def _wait(ended: asyncio.Event, link: Link) -> None:
                 await ended.wait()
     finally:
         link.close()
+async def _in_thread(function: Callable[[], socket.socket]) -> socket.socket:
+    """Call what blocks; not by `asyncio.to_thread`, which refuses once a program ends that still has edits to store."""
+    outcome: Future[socket.socket] = Future()
+    outcome.set_running_or_notify_cancel()
+
+    def run() -> None:
+        try:
+            outcome.set_result(function())
+        except BaseException as error:  # noqa: BLE001 - Raised again where it is waited for.
+            outcome.set_exception(error)
+
+    threading.Thread(target=run, name="dxos zygote", daemon=True).start()
+    return await asyncio.wrap_future(outcome)
+
+
