@@ -646,8 +646,6 @@ class Database:
             if idle is not None:
                 idle.set()
 
-    async def _send_whole(self, batch: Batch) -> None:
-        targets = list(batch.objects.values())
     async def _begin_turn(self, objects_count: int) -> int | None:
         """The step of a turn: a long one takes several updates, and is one for `undo` all the same."""
         if objects_count <= UPDATE_OBJECTS_MAX:
@@ -657,6 +655,8 @@ class Database:
         except DxosError:
             return None  # The updates will say what is wrong.
 
+    async def _send_whole(self, batch: Batch) -> None:
+        targets = list(batch.objects.values())
         batch.error = ClosedError("The client was closed before these edits were stored.")
         try:
             self._tell(targets)
@@ -671,9 +671,9 @@ class Database:
             states = await self._data.update(self._space_id, edits, step=step)
         except DxosError as error:
             _log.warning("Edits of %d objects of space %s were refused: %s", len(targets), self._space_id, error)
+            self._schemas.refused(targets)
             self._roll_back(targets)
             return error
-            self._schemas.refused(targets)
         self._tell([target for target, state in zip(targets, states, strict=True) if core_of(target).settle(state)])
         return None
 
