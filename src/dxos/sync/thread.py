@@ -25,7 +25,7 @@ from collections.abc import Callable, Coroutine
 from contextvars import Context
 from typing import Any, final
 
-from dxos.errors import ClosedError, UsageError
+from dxos.errors import ClosedError, DxosError, UsageError
 from dxos.limits import CLOSE_TIMEOUT_S
 
 _log = logging.getLogger("dxos.sync")
@@ -273,6 +273,8 @@ def _close_all() -> None:
     for thread in list(_open):
         try:
             thread.close()
+        except DxosError as error:
+            _log.error("A client could not be closed in order: %s", error)
         except Exception:  # noqa: BLE001 - The top of a thread.
             _log.exception("A client could not be closed in order.")
 
