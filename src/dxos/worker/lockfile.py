@@ -27,7 +27,7 @@ from typing import Final, final
 from msgspec import Struct
 
 from dxos.errors import StorageAccessError
-from dxos.store.files import FILE_MODE, map_os_error, sync_directory
+from dxos.store.files import DIRECTORY_MODE, FILE_MODE, map_os_error, sync_directory
 
 _LEADER: Final = re.compile(r"leader\.([1-9][0-9]{0,17})")
 _FLAGS: Final = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -62,15 +62,20 @@ class LeaderLock:
         return self._id
 
     def newest(self) -> Generation | None:
-        """The newest leadership, whoever has it; None if there was none yet."""
-        while True:
-            number = max(
-                (int(one[1]) for name in os.listdir(self._folder) if (one := _LEADER.fullmatch(name))), default=0
-            )
-            if not number:
-                return None
-            with contextlib.suppress(FileNotFoundError):
-                return Generation(number, self._path(number).lstat().st_mtime_ns)
+        """The newest leadership, whoever has it; None if there was none yet.
+
+        Raises:
+            StorageAccessError: This process cannot look, as when it has too many files open.
+        """
+        try:
+            while True:
+                number = max(self._numbers(), default=0)
+                if not number:
+                    return None
+                with contextlib.suppress(FileNotFoundError):
+                    return Generation(number, self._path(number).lstat().st_mtime_ns)
+        except OSError as error:
+            raise map_os_error(error, "look who leads this profile") from error
 
     def try_lock(self) -> int | None:
         """Lead, if nobody does.
@@ -86,6 +91,8 @@ class LeaderLock:
             while True:
                 newest = self.newest()
                 if newest is None:
+                    with contextlib.suppress(FileExistsError):
+                        self._folder.mkdir(DIRECTORY_MODE)  # Somebody has removed it; not if the profile is gone too.
                     self._make(1)
                     continue
                 won = self._win(newest.id)
@@ -130,12 +137,19 @@ class LeaderLock:
         return self.try_lock()
 
     def beat(self) -> bool:
-        """Show that this leader lives; false if it leads no longer, because there is a newer one."""
+        """Show that this leader lives; false if it leads no longer, because there is a newer one.
+
+        Raises:
+            StorageError: It cannot be shown.
+        """
         assert self._id, "only a leader has a heartbeat"
         newest = self.newest()
         if newest is None or newest.id != self._id:
             return False
-        os.utime(self._descriptor)
+        try:
+            os.utime(self._descriptor)
+        except OSError as error:
+            raise map_os_error(error, "show that this process lives") from error
         return True
 
     def release(self) -> None:
@@ -182,10 +196,17 @@ class LeaderLock:
                 raise
         # An id that a loss of power takes back would be given again, and the storage refuses what it has seen.
         sync_directory(self._folder)
-        for name in os.listdir(self._folder):
-            found = _LEADER.fullmatch(name)
-            if found and int(found[1]) < number:
-                self._path(int(found[1])).unlink(missing_ok=True)
+        for one in self._numbers():
+            if one < number:
+                self._path(one).unlink(missing_ok=True)
+
+    def _numbers(self) -> list[int]:
+        """Of all files; none, if somebody has removed the folder."""
+        try:
+            names = os.listdir(self._folder)
+        except FileNotFoundError:
+            return []
+        return [int(one[1]) for name in names if (one := _LEADER.fullmatch(name))]
 
     def _is_newest(self, number: int, descriptor: int) -> bool:
         newest, ours = self.newest(), os.fstat(descriptor)
@@ -293,6 +314,8 @@ def kill_alive(path: Path, number: int) -> bool:
         process = os.pidfd_open(pid)
     except ProcessLookupError:
         return False
+    except OSError as error:
+        raise map_os_error(error, "end a worker") from error
     try:
         # The descriptor is of one process for ever; that the mark is still held says that it is the right one.
         if alive_pid(path) != pid:
@@ -304,9 +327,25 @@ def kill_alive(path: Path, number: int) -> bool:
         os.close(process)
 
 
+def marks_in(folder: Path) -> list[Path]:
+    """The marks of all workers.
+
+    Raises:
+        StorageAccessError: This process cannot look.
+    """
+    try:
+        return sorted(folder.glob("alive.*"))
+    except OSError as error:
+        raise map_os_error(error, "look for workers") from error
+
+
 def sweep(folder: Path) -> None:
-    """Remove the marks of workers that have ended without removing them."""
-    for path in folder.glob("alive.*"):
+    """Remove the marks of workers that have ended without removing them.
+
+    Raises:
+        StorageAccessError: This process cannot look.
+    """
+    for path in marks_in(folder):
         if not is_locked(path):
             path.unlink(missing_ok=True)
 

@@ -44,7 +44,7 @@ from dxos.worker import election, following, messages
 from dxos.worker.election import Election
 from dxos.worker.following import Following
 from dxos.worker.links import Link
-from dxos.worker.lockfile import LeaderLock, is_locked, kill_alive, read_leader, sweep
+from dxos.worker.lockfile import LeaderLock, is_locked, kill_alive, marks_in, read_leader, sweep
 from dxos.worker.messages import Failure, Message
 from dxos.worker.places import Places, check_peer, connect, listen
 from dxos.worker.settings import Settings
@@ -199,7 +199,9 @@ class _Driver:
     async def run(self) -> None:
         """Until `stop`, and until what was begun is over."""
         await self._done.wait()
-        if self._tasks:
+        if self._error is not None:
+            self.abandon()  # Others are to notice now, and not when this process ends.
+        elif self._tasks:
             await asyncio.wait(self._tasks, timeout=WORKER_CLOSE_S)
         for task in self._tasks:
             task.cancel()
@@ -209,7 +211,7 @@ class _Driver:
             raise self._error
 
     def stop(self) -> None:
-        if self._stopping:
+        if self._stopping or self._error is not None:
             return
         with self._happening():
             self._stopping = True
@@ -222,15 +224,20 @@ class _Driver:
 
     def port_ended(self, attempt: int) -> None:
         with self._happening():
+            self._election.disconnected()
             self._following.port_ended(attempt, self._now())
 
     def abandon(self) -> None:
+        """Close everything and tell nobody."""
         self._lock.release()
         for link in (self._to_coordinator, *(self._leading.all_links() if self._leading else ())):
             if link is not None:
                 link.abandon()
         if self._leading is not None:
             self._leading.abandon()
+        for descriptor in self._ports.values():
+            os.close(descriptor)
+        self._ports.clear()
 
     def diagnostics(self) -> dict[str, Any]:
         now = self._now()
@@ -250,7 +257,7 @@ class _Driver:
     @contextlib.contextmanager
     def _happening(self) -> Any:
         """Tell the machines in the block, then do what they decided; nested, the outermost does it."""
-        if self._is_acting:
+        if self._is_acting or self._error is not None:
             yield
             return
         self._is_acting = True
@@ -284,10 +291,7 @@ class _Driver:
             now = self._now()
             if now >= self._tick_at:
                 self._tick_at = now + LEADER_BEAT_S
-                newest = self._lock.newest()
-                newest_id, beat = (newest.id, newest.beat_ns) if newest else (0, 0)
-                self._election.tick(now, newest_id, beat)
-                self._following.observe(newest_id, now)
+                self._tick(now)
                 self._act()
             self._election.handle_timer(self._now())
             self._following.handle_timer(self._now())
@@ -295,6 +299,16 @@ class _Driver:
                 self._leading.leadership.handle_timer(self._now())
             if self._leading is not None:
                 self._leading.coordinator.handle_timer(self._now())
+
+    def _tick(self, now: float) -> None:
+        try:
+            newest = self._lock.newest()
+        except DxosError as error:
+            self._cannot_lead(error)  # And judges nobody by what it did not see.
+            return
+        newest_id, beat = (newest.id, newest.beat_ns) if newest else (0, 0)
+        self._election.tick(now, newest_id, beat)
+        self._following.observe(newest_id, now)
 
     # --- Decisions ----------------------------------------------------------------------------------------------------
 
@@ -305,9 +319,7 @@ class _Driver:
             if self._election.actions:
                 self._elect(self._election.actions.popleft())
             elif leading is not None and leading.leadership.actions:
-                newest = self._lock.newest()
-                if newest is not None and not self._stopping:
-                    self._election.observe(newest.id, self._now())
+                self._observe()
                 if not self._election.actions:
                     self._lead(leading, leading.leadership.actions.popleft())
             elif leading is not None and leading.coordinator.actions:
@@ -317,8 +329,25 @@ class _Driver:
             else:
                 return
 
+    def _observe(self) -> None:
+        """See whether this process leads still, before it acts as if it did."""
+        try:
+            newest = self._lock.newest()
+        except DxosError as error:
+            self._cannot_lead(error)
+            return
+        if newest is not None and not self._stopping:
+            self._election.observe(newest.id, self._now())
+
+    def _cannot_lead(self, error: DxosError) -> None:
+        """What leading takes is lacking here, such as descriptors: let another process try."""
+        self._election.leadership_failed(Failure.of(error), self._now(), random.random())  # noqa: S311 - No secret.
+
     def _elect(self, action: election.Action) -> None:
         match action:
+            case election.TryLock() | election.StealLock() if self._leading is not None:
+                # By this process, which has handed over and waits for its worker's end.
+                self._election.lock_busy(self._now())
             case election.TryLock():
                 self._lock_by(self._lock.try_lock)
             case election.StealLock(frozen):
@@ -328,10 +357,7 @@ class _Driver:
             case election.Lead(leadership_id):
                 self._begin_to_lead(leadership_id)
             case election.Beat():
-                if not self._lock.beat():
-                    self._election.deposed(self._now())
-                elif self._leading is not None:
-                    self._leading.listen_again()
+                self._beat()
             case election.StepDown(_, terminate):
                 if self._leading is None:
                     self._lock.release()
@@ -341,6 +367,15 @@ class _Driver:
             case election.ReportFailure(failure):
                 _log.error("%s", failure.message)
                 self._following.persistent_failure(failure)
+
+    def _beat(self) -> None:
+        try:
+            if not self._lock.beat():
+                self._election.deposed(self._now())
+            elif self._leading is not None:
+                self._leading.listen_again()
+        except DxosError as error:
+            self._cannot_lead(error)
 
     def _lock_by(self, lock: Callable[[], int | None]) -> None:
         try:
@@ -361,7 +396,7 @@ class _Driver:
             self._leading = _Leading(leadership_id, self._places, self._settings, self._client_id, self._accepted)
         except DxosError as error:
             self._lock.release()
-            self._election.leadership_failed(Failure.of(error), self._now(), random.random())  # noqa: S311
+            self._cannot_lead(error)
             return
         _log.info("Process %s leads with id %s.", os.getpid(), leadership_id)
         self._leading.leadership.start()
@@ -375,7 +410,11 @@ class _Driver:
         machine, now = leading.leadership, self._now()
         match action:
             case leadership.Adopt():
-                connection = connect(self._places.worker)
+                try:
+                    connection = connect(self._places.worker)
+                except DxosError as error:
+                    self._cannot_lead(error)
+                    return
                 if connection is None:
                     machine.worker_absent(now)
                 else:
@@ -395,6 +434,7 @@ class _Driver:
             case leadership.ToClients(message):
                 self._trace("leader", "coordinator", message)
                 if isinstance(message, messages.NewLeader):
+                    self._election.leadership_ready()
                     self._keep_zygote(leading)
                 leading.coordinator.relay(message)
             case leadership.Discard(session):
@@ -408,7 +448,11 @@ class _Driver:
                 self._end_leading(leading)
 
     def _renew(self, leading: _Leading) -> None:
-        number = self._lock.renew(max(leading.leadership.leadership_id, self._above))
+        try:
+            number = self._lock.renew(max(leading.leadership.leadership_id, self._above))
+        except DxosError as error:
+            self._cannot_lead(error)
+            return
         if number is None:
             leading.leadership.lost()
             return
@@ -460,14 +504,15 @@ class _Driver:
 
     async def _spawn(self, leading: _Leading) -> None:
         """Have the zygote fork a worker; the zygote that is here, the one that another leader left, or a new one."""
-        sweep(self._places.host)
         worker_id = secrets.token_hex(8)
         for is_last in (False, True):
             try:
+                sweep(self._places.host)
                 ours, theirs = socket.socketpair()
-            except OSError as error:
+            except (OSError, DxosError) as error:
+                known = error if isinstance(error, DxosError) else map_os_error(error, "start the worker")
                 with self._happening():
-                    leading.leadership.spawn_failed(Failure.of(map_os_error(error, "start the worker")))
+                    leading.leadership.spawn_failed(Failure.of(known))
                 return
             try:
                 zygote = await self._reach_zygote(leading, fresh=is_last)
@@ -545,14 +590,19 @@ class _Driver:
         if leading.worker is not None:
             leading.worker.close()
             leading.worker = None
-        marks = [self._places.alive(worker_id)] if worker_id else list(self._places.host.glob("alive.*"))
-        for mark in marks:
-            kill_alive(mark, signal.SIGKILL)
-        until = self._now() + WORKER_KILL_S_MAX
-        while any(is_locked(mark) for mark in marks):
-            if self._now() > until:
-                return  # The machine has given it up.
-            await asyncio.sleep(_KILL_LOOK_S)
+        try:
+            marks = [self._places.alive(worker_id)] if worker_id else marks_in(self._places.host)
+            for mark in marks:
+                kill_alive(mark, signal.SIGKILL)
+            until = self._now() + WORKER_KILL_S_MAX
+            while any(is_locked(mark) for mark in marks):
+                if self._now() > until:
+                    return  # The machine has given it up.
+                await asyncio.sleep(_KILL_LOOK_S)
+        except DxosError as error:
+            with self._happening():
+                self._cannot_lead(error)
+            return
         for mark in marks:
             mark.unlink(missing_ok=True)
         with self._happening():
@@ -791,8 +841,10 @@ class _Leading:
         except FileNotFoundError:
             found = None
         if found is None or (found.st_dev, found.st_ino) != self._identity:
-            self._close_listener()
+            lost = self._listener
             self._open_listener()
+            self._loop.remove_reader(lost)
+            lost.close()
 
     def drop_worker(self, start: Callable[[Coroutine[Any, Any, None]], None]) -> None:
         """Say no more to the worker; whoever ends waits until the worker does, if it does."""
@@ -864,13 +916,6 @@ async def _close_later(links: list[Link]) -> None:
             link.close_soon()
 
 
-async def _wait(ended: asyncio.Event, link: Link) -> None:
-    try:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(WORKER_CLOSE_S):
-                await ended.wait()
-    finally:
-        link.close()
 async def _in_thread(function: Callable[[], socket.socket]) -> socket.socket:
     """Call what blocks; not by `asyncio.to_thread`, which refuses once a program ends that still has edits to store."""
     outcome: Future[socket.socket] = Future()
@@ -886,3 +931,10 @@ async def _in_thread(function: Callable[[], socket.socket]) -> socket.socket:
     return await asyncio.wrap_future(outcome)
 
 
+async def _wait(ended: asyncio.Event, link: Link) -> None:
+    try:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(WORKER_CLOSE_S):
+                await ended.wait()
+    finally:
+        link.close()
