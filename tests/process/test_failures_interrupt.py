@@ -3,6 +3,7 @@
 import random
 import signal
 import sys
+import time
 from functools import partial
 from pathlib import Path
 
@@ -42,6 +43,19 @@ try:
 except KeyboardInterrupt:
     print("interrupted", flush=True)
 """
+LOADING = """
+import sys
+
+class Teller:
+    def find_spec(self, name, path=None, target=None):
+        if name == "dxos.cli.main":
+            print("loading", flush=True)
+
+sys.meta_path.insert(0, Teller())
+sys.argv[:] = ["dx", "version"]
+from dxos.cli.__main__ import main
+sys.exit(main())
+"""
 MOMENTS = ["begin", "initialized", "accepting", "created"]
 DELAYS_S = [0.0, 0.001, 0.002, 0.004, 0.008, 0.02]
 
@@ -80,6 +94,21 @@ async def test_ctrl_c_at_any_moment_ends_quietly_and_the_profile_opens(tmp_path:
             assert busy.returncode == 0
             assert said == "", moment
         await opens(tmp_path / "bob")
+
+
+def test_ctrl_c_while_the_command_is_loaded_ends_it_quietly() -> None:
+    chance, codes = random.Random(5), set()
+    for _ in range(8):
+        with program(LOADING) as loading:
+            assert loading.stdout is not None
+            assert loading.stdout.readline() == "loading\n"
+            time.sleep(chance.random() * 0.05)
+            loading.send_signal(signal.SIGINT)
+            _, said = loading.communicate(timeout=WAIT_S)
+        assert said in ("", "Interrupted.\n")
+        codes.add(loading.returncode)
+    assert 130 in codes
+    assert codes <= {0, 130}
 
 
 @pytest.mark.parametrize("delay_s", DELAYS_S)

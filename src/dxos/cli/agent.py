@@ -16,10 +16,12 @@ import typer
 from dxos.cli.command import command
 from dxos.cli.output import fields, line
 from dxos.cli.session import Session, worker_settings
-from dxos.cli.status import status_document
+from dxos.cli.status import for_how_long, status_document
 from dxos.errors import InvalidValueError, StorageAccessError, UsageError
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from dxos.client.config import Config
     from dxos.worker.status import ProfileStatus
 
@@ -32,7 +34,7 @@ IdleOption = Annotated[
         help='How long it stays unused, such as "90s" or "10m"; else DX_AGENT_IDLE, else 5m.',
     ),
 ]
-_LABELS: Final = {"running": "Running", "pid": "Process", "since": "Since", "leads": "Leads", "others": "Other clients"}
+_LABELS: Final = {"running": "Running", "pid": "Process", "leads": "Leads", "others": "Other clients"}
 _FOLLOW_S: Final = 0.2
 _LOG_BYTES_MAX: Final = 1024 * 1024
 
@@ -100,7 +102,7 @@ async def status(session: Session) -> None:
     from dxos.worker.status import read_status
 
     folder = session.folder()
-    session.output.result(_document(folder, await anyio.to_thread.run_sync(read_status, folder)), fields(_LABELS))
+    session.output.result(_document(folder, await anyio.to_thread.run_sync(read_status, folder)), _render)
 
 
 @command(app, "logs")
@@ -122,6 +124,11 @@ async def logs(
         await anyio.sleep(_FOLLOW_S)
         # A log that was full begins anew.
         position = _print(session, path, position if position <= _size(path) else 0, None)
+
+
+def _render(document: dict[str, Any]) -> RenderableType:
+    pid = document["pid"]
+    return fields(_LABELS)(document | {"pid": pid and f"{pid}, {for_how_long(document)}"})
 
 
 def _print(session: Session, path: Path, position: int, lines: int | None) -> int:

@@ -124,9 +124,9 @@ def render(document: dict[str, Any]) -> RenderableType:
     leader, worker, agent = document["leader"], document["worker"], document["agent"]
     shown = document | {
         "state": _SENTENCES[document["state"]].format(holder=document["holder"]),
-        "leader": leader and f"process {leader['pid']}, {_for(leader)}, leadership {leader['leadership_id']}",
-        "worker": worker and f"process {worker['pid']}, {_for(worker)}",
-        "agent": agent and f"process {agent['pid']}, {_for(agent)}",
+        "leader": leader and f"process {leader['pid']}, {for_how_long(leader)}, leadership {leader['leadership_id']}",
+        "worker": worker and f"process {worker['pid']}, {for_how_long(worker)}",
+        "agent": agent and f"process {agent['pid']}, {for_how_long(agent)}",
     }
     table = fields(_LABELS)(shown)
     if not document["clients"]:
@@ -135,7 +135,8 @@ def render(document: dict[str, Any]) -> RenderableType:
     return Group(table, Text(), rows(_COLUMNS, empty="")(clients))
 
 
-def _for(one: dict[str, Any]) -> str:
+def for_how_long(one: dict[str, Any]) -> str:
+    """Since when something is there, for people."""
     seconds = max(0.0, time.time() - datetime.fromisoformat(one["since"]).timestamp())
     size, unit = next((size, unit) for size, unit in _UNITS if seconds >= size or size == 1)
     return f"since {_clock(one['since'])} ({seconds // size:.0f} {unit})"
