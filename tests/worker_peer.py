@@ -5,7 +5,10 @@ line of output its result or its error; the first line says how long it took to 
 client in order.
 """
 
+import contextlib
 import json
+import os
+import resource
 import sys
 import time
 from collections.abc import Callable
@@ -26,6 +29,7 @@ class Peer:
     def __init__(self, client: Client, tasks: anyio.abc.TaskGroup) -> None:
         self._client, self._tasks = client, tasks
         self._count = 0
+        self._hoard: list[int] = []
         self._changed = anyio.Event()
         self._updates: list[list[int]] = []
 
@@ -79,6 +83,12 @@ class Peer:
                     return role
                 await anyio.sleep(0.01)
 
+    async def wait_member(self) -> None:
+        """Wait until it is connected to the leader."""
+        with anyio.fail_after(WAIT_S):
+            while not (await self.role())["worker_connect_phase"].endswith("member"):  # noqa: ASYNC110 - Nobody tells.
+                await anyio.sleep(0.01)
+
     async def reset(self) -> None:
         """Delete the profile, and close."""
         await self._client.reset()
@@ -86,6 +96,20 @@ class Peer:
     async def block(self, seconds: float) -> None:
         """Be an application that does not let its event loop run."""
         time.sleep(seconds)  # noqa: ASYNC251 - That is what is tested.
+
+    async def hoard(self) -> int:
+        """Open files until there may be no more; how many."""
+        opened = len(os.listdir("/proc/self/fd"))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (opened + 50, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+        with contextlib.suppress(OSError):
+            while True:
+                self._hoard.append(os.open(os.devnull, os.O_RDONLY))
+        return len(self._hoard)
+
+    async def relent(self) -> None:
+        """Close them."""
+        while self._hoard:
+            os.close(self._hoard.pop())
 
     def modules(self) -> list[str]:
         """What this process has imported."""

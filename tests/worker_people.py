@@ -214,5 +214,6 @@ def people(profile: Path, script: str = "worker_peer.py", servers: Sequence[str]
         them.close()
     if them.host.exists():
         until(lambda: not them.processes(), 20)
-        assert them.leftovers() == []
+        left = them.leftovers()
+        assert left == [], left
         them.check_locks()

@@ -169,6 +169,7 @@ TABLE_CELL_CHARS_MAX = 120
 LINK_MESSAGE_BYTES_MAX = 1024 * 1024  # One message; the longest has the settings of a client.
 LINK_BUFFER_BYTES_MAX = 4 * 1024 * 1024  # Not yet read by the other process; then it is given up.
 LINK_DESCRIPTORS_MAX = 64  # Received and not yet taken.
+CLIENT_DESCRIPTORS_MIN = 17  # What a process that shares a profile has open at once while it begins to lead.
 LINK_BACKLOG_MAX = 128  # Connections that a process has not accepted yet.
 ZYGOTE_ADOPT_S = 5.0  # How long the worker's parent waits for a next leader.
 ZYGOTE_ANSWER_S = 0.5  # One that is ready forks within milliseconds; after this another one is started.

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from worker_people import people, until
+from process_people import WAIT_S, program
+from worker_people import SOURCE, people, until
 
 pytestmark = [
     pytest.mark.slow,
@@ -55,6 +56,9 @@ def filled(disk: Path) -> Iterator[None]:
         (disk / "filler").unlink()
 
 
+# --- Room -------------------------------------------------------------------------------------------------------------
+
+
 def test_whoever_comes_when_the_disk_is_full_and_the_worker_has_died_is_told_so(disk: Path) -> None:
     with people(disk / "p") as them:
         alice = them.first()
@@ -65,3 +69,64 @@ def test_whoever_comes_when_the_disk_is_full_and_the_worker_has_died_is_told_so(
             assert "StorageFullError: Cannot mark a worker: the disk is full; free some space." in bob.fail()
         alice.ask("add", start=0)
         assert alice.ask("numbers", count=1) == [0]
+
+
+# --- Descriptors ------------------------------------------------------------------------------------------------------
+
+TOO_MANY = "Cannot {}: too many files are open; close some, or raise the limit (ulimit -n)."
+SHARE = TOO_MANY.format("share the profile with other processes")
+# Opens a profile with ever more descriptors, closes what was opened, and says what came of it.
+LIMITED = """
+import os, resource, sys, threading, anyio
+from dxos import Client, DxosError
+async def main():
+    settings = {"runtime": {"client": {"storage": {"persistent": True, "dataRoot": sys.argv[1]}}}}
+    before, (soft, hard) = sorted(os.listdir("/proc/self/fd")), resource.getrlimit(resource.RLIMIT_NOFILE)
+    for more in range(CLIENT_DESCRIPTORS_MIN + 1):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (len(before) - 1 + more, hard))
+        try:
+            async with Client(settings):
+                print("opened")
+        except DxosError as error:
+            print(error.code, error)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert sorted(os.listdir("/proc/self/fd")) == before, "nothing half-open stays behind"
+    with anyio.fail_after(5):
+        while threading.active_count() > 1:  # A thread that has said that it ends is about to.
+            await anyio.sleep(0.001)
+from dxos.limits import CLIENT_DESCRIPTORS_MIN
+from dxos.worker import provider, thread, messages
+anyio.run(main, backend=sys.argv[2])
+"""
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_who_may_not_open_enough_files_is_told_so_and_leaves_nothing(tmp_path: Path, backend: str) -> None:
+    with people(tmp_path / "p") as them, program(LIMITED, them.profile, backend) as limited:
+        said, errors = limited.communicate(timeout=WAIT_S)
+    assert errors == ""
+    *refusals, last = said.splitlines()
+    assert set(refusals) == {f"storage.access {SHARE}"}
+    assert last == "opened"
+
+
+@pytest.mark.parametrize("limit", [7, 20])
+def test_a_command_that_may_not_open_enough_files_says_so(tmp_path: Path, limit: int) -> None:
+    with people(tmp_path / "profile" / "shared") as them:
+        done = subprocess.run(
+            ["sh", "-c", f'ulimit -n {limit}; exec "$@"', "sh", sys.executable, "-m", "dxos.cli", "space", "list"],
+            env={
+                **os.environ,
+                "PYTHONPATH": str(SOURCE),
+                "DX_DATA": str(tmp_path),
+                "DX_PROFILE": "shared",
+                "DX_NO_AGENT": "1",
+            },
+            capture_output=True,
+            text=True,
+            timeout=WAIT_S,
+            check=False,
+        )
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr in [SHARE + "\n", TOO_MANY.format("run this command") + "\n"]
+        assert not them.processes()

@@ -5,6 +5,7 @@ Exit codes: 0 done; 1 refused or failed, one sentence on stderr says why; 2 wron
 
 from __future__ import annotations
 
+import errno
 import functools
 import inspect
 import logging
@@ -21,8 +22,10 @@ from dxos.aio import unwrap_group
 from dxos.cli.output import Output
 from dxos.cli.session import Session, Surroundings
 from dxos.errors import DxosError
+from dxos.store.files import check_descriptors, map_os_error
 
 INTERRUPTED: Final = 130
+_LOOP_DESCRIPTORS: Final = 3
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON: one document, or one a line for streams.")]
 ProfileOption = Annotated[
     str | None, typer.Option("--profile", metavar="NAME", help='Profile to use; else DX_PROFILE, else "default".')
@@ -116,17 +119,15 @@ def run(session: Session, body: Callable[[], Awaitable[None]], *, debug: bool = 
     Returns:
         The exit code; what went wrong has been said.
     """
-    import anyio
-
     _configure_logging(debug=debug)
     try:
+        import anyio
+
+        check_descriptors(_LOOP_DESCRIPTORS, "run this command")  # An event loop that is half there complains.
         with _terminable(), unwrap_group():
             anyio.run(_call, body)
     except DxosError as error:
-        if debug:
-            _log.exception("the command failed")
-        session.output.error(error.code, sentence(error))
-        return 1
+        return _refuse(session, error, debug=debug)
     except KeyboardInterrupt:
         session.output.say("Interrupted.")
         return INTERRUPTED
@@ -135,11 +136,20 @@ def run(session: Session, body: Callable[[], Awaitable[None]], *, debug: bool = 
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:  # noqa: BLE001 - The top: whatever comes here is a bug, and is told as one.
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):  # Of an import, for example.
+            return _refuse(session, map_os_error(error, "run this command"), debug=debug)
         if debug:
             _log.exception("a bug")
         session.output.error("internal", f"A bug in dx: {type(error).__name__}: {error} (--debug shows where)")
         return 1
     return 0
+
+
+def _refuse(session: Session, error: DxosError, *, debug: bool) -> int:
+    if debug:
+        _log.error("the command failed", exc_info=error)
+    session.output.error(error.code, sentence(error))
+    return 1
 
 
 def sentence(error: DxosError) -> str:

@@ -38,7 +38,7 @@ from dxos.errors import (
     StorageFullError,
 )
 from dxos.limits import BACKUPS_MAX, STORE_BUSY_TIMEOUT_S, WAL_BYTES_MAX, WAL_CHECKPOINT_BYTES
-from dxos.store.files import create_private_file, map_os_error, sync_directory, sync_file
+from dxos.store.files import check_descriptors, create_private_file, map_os_error, sync_directory, sync_file
 from dxos.store.schema import MIGRATIONS, Migration
 
 APPLICATION_ID: Final = 0x44584F53  # "DXOS" in the file's header: how we know a database is a profile.
@@ -90,6 +90,8 @@ def map_sqlite_error(error: sqlite3.Error | UnicodeDecodeError) -> StorageError 
         return StorageFullError(
             "The disk refused a write; nothing of this change was written: free some space.", reason=name
         )
+    if primary == sqlite3.SQLITE_CANTOPEN:
+        check_descriptors(1, "open the database")  # SQLite does not say whether this is why.
     if primary in _ACCESS:
         return StorageAccessError("The database cannot be written; check the permissions of its folder.", reason=name)
     if primary in _LOCKED:

@@ -40,6 +40,23 @@ def map_os_error(error: OSError, action: str) -> StorageError:
             return StorageAccessError(f"Cannot {action}: check the permissions of the folder.", reason=reason)
 
 
+def check_descriptors(count: int, action: str) -> None:
+    """Make sure that so many files can be opened in addition, rather than find out when half of them are.
+
+    Raises:
+        StorageAccessError: They cannot.
+    """
+    opened: list[int] = []
+    try:
+        while len(opened) < count:
+            opened.append(os.open(os.devnull, os.O_RDONLY | _CLOEXEC))
+    except OSError as error:
+        raise map_os_error(error, action) from error
+    finally:
+        for one in opened:
+            os.close(one)
+
+
 def make_private_directory(path: Path) -> None:
     """Make sure that `path` is a directory of ours with mode 0700; its parents are made with default modes.
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import array
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 from collections import deque
@@ -19,6 +20,7 @@ from typing import Final, final
 
 from dxos.errors import BrokenError, DxosError, LimitError, ProtocolError
 from dxos.limits import LINK_BUFFER_BYTES_MAX, LINK_DESCRIPTORS_MAX, LINK_MESSAGE_BYTES_MAX
+from dxos.store.files import map_os_error
 
 _HEAD_BYTES: Final = 5
 _READ_BYTES: Final = 64 * 1024
@@ -102,8 +104,12 @@ class Link:
         """Send a message; its descriptor is copied now and stays the caller's. Without effect on a closed link."""
         if self.closed:
             return
-        # The caller closes its own at once, and this one may have to wait.
-        copy = None if descriptor is None else os.dup(descriptor)
+        try:
+            # The caller closes its own at once, and this one may have to wait.
+            copy = None if descriptor is None else os.dup(descriptor)
+        except OSError as error:
+            self._loop.call_soon(self._fail, _mapped(error))
+            return
         data = frame(message, descriptor=copy is not None)
         self._waiting.append((memoryview(data), copy))
         self._waiting_bytes += len(data)
@@ -156,7 +162,7 @@ class Link:
         except BlockingIOError:
             return
         except OSError as error:
-            self._fail(BrokenError(f"The link to another process broke ({error.strerror})."))
+            self._fail(_mapped(error))
             return
         if not data:
             self._fail(BrokenError("Another process closed its link."))
@@ -182,7 +188,7 @@ class Link:
                 return
             except OSError as error:
                 # Soon, because whoever sends does not expect to be called back meanwhile.
-                self._loop.call_soon(self._fail, BrokenError(f"The link to another process broke ({error.strerror})."))
+                self._loop.call_soon(self._fail, _mapped(error))
                 return
             if descriptor is not None:
                 os.close(descriptor)
@@ -214,14 +220,17 @@ def receive_some(connection: socket.socket) -> tuple[bytes, list[int]]:
     """Some bytes, with the descriptors that came with them; no bytes at the end.
 
     Raises:
-        OSError: What the system says.
+        OSError: What the system says; that no descriptor is left for one that came, too.
     """
     size = array.array("i").itemsize
-    data, ancillary, _, _ = connection.recvmsg(_READ_BYTES, socket.CMSG_LEN(LINK_DESCRIPTORS_MAX * size), _CLOEXEC)
+    data, ancillary, flags, _ = connection.recvmsg(_READ_BYTES, socket.CMSG_LEN(LINK_DESCRIPTORS_MAX * size), _CLOEXEC)
     descriptors = array.array("i")
     for level, kind, content in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             descriptors.frombytes(content[: len(content) - len(content) % size])
+    if flags & socket.MSG_CTRUNC:
+        _close_all(descriptors)
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
     if not _CLOEXEC:
         for one in descriptors:
             os.set_inheritable(one, False)
@@ -238,6 +247,12 @@ def send_some(connection: socket.socket, data: memoryview | bytes, descriptor: i
         return connection.send(data)
     rights = array.array("i", [descriptor])
     return connection.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+
+
+def _mapped(error: OSError) -> DxosError:
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return map_os_error(error, "take a descriptor from another process")
+    return BrokenError(f"The link to another process broke ({error.strerror}).")
 
 
 def _drop(message: bytes, descriptor: int | None) -> None:

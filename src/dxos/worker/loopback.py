@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import logging
 import os
 import secrets
 import socket
@@ -19,11 +20,15 @@ import time
 from dataclasses import dataclass, field
 from typing import Final, final
 
-from dxos.errors import LinkError
+from dxos.errors import DxosError, LinkError
 from dxos.limits import LINK_BACKLOG_MAX, LOOPBACK_SHOW_S, LOOPBACK_TOKEN_BYTES
+from dxos.store.files import map_os_error
 from dxos.worker import doorkeeper
 from dxos.worker.doorkeeper import Doorkeeper
+from dxos.worker.places import accept
 
+_log = logging.getLogger("dxos.worker")
+_CROWDED_S: Final = 0.1  # How long somebody waits for whom no descriptor is left, until that is tried again.
 ADDRESS: Final = "127.0.0.1"
 PORTS: Final = "DX_PORTS"  # Of the environment: `loopback` has ports made like this where descriptors would do.
 
@@ -59,7 +64,7 @@ class Door:
         self._listener = socket.create_server((ADDRESS, 0), backlog=LINK_BACKLOG_MAX)
         self._listener.setblocking(False)
         self._port: int = self._listener.getsockname()[1]
-        self._loop.add_reader(self._listener, self._accept)
+        self._listen()
 
     def offer(self) -> Ticket:
         """A ticket for one client; then `wait` for it."""
@@ -98,11 +103,20 @@ class Door:
     def __repr__(self) -> str:
         return f"<Door {self._machine!r}>"
 
+    def _listen(self) -> None:
+        if self._listener.fileno() >= 0:
+            self._loop.add_reader(self._listener, self._accept)
+
     def _accept(self) -> None:
         while True:
             try:
-                connection, _ = self._listener.accept()
-            except OSError:
+                connection = accept(self._listener)
+            except DxosError as error:
+                _log.warning("%s", error)
+                self._loop.remove_reader(self._listener)
+                self._loop.call_later(_CROWDED_S, self._listen)
+                return
+            if connection is None:
                 return
             _set_up(connection)
             self._connections_count += 1
@@ -183,9 +197,13 @@ async def enter(port: int, token: str, answer: str) -> socket.socket:
 
     Raises:
         LinkError: Nobody listens there, or not the worker, or the token is used or old.
+        StorageAccessError: Too many files are open.
     """
     loop = asyncio.get_running_loop()
-    connection = socket.socket(socket.AF_INET)
+    try:
+        connection = socket.socket(socket.AF_INET)
+    except OSError as error:
+        raise map_os_error(error, "connect to the worker") from error
     _set_up(connection)
     try:
         async with asyncio.timeout(LOOPBACK_SHOW_S):

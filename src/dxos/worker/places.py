@@ -236,6 +236,23 @@ def listen(path: Path) -> socket.socket:
             raise map_os_error(error, "make a socket for other processes") from error
 
 
+def accept(listener: socket.socket) -> socket.socket | None:
+    """The next connection that waits there; None if there is none.
+
+    Raises:
+        StorageAccessError: There is one, and no descriptor is left for it.
+    """
+    while True:
+        try:
+            return listener.accept()[0]
+        except BlockingIOError:
+            return None
+        except ConnectionAbortedError:
+            pass
+        except OSError as error:
+            raise map_os_error(error, "let another process in") from error
+
+
 def connect(path: Path) -> socket.socket | None:
     """A connection to a process of ours that listens there; None if none does.
 

@@ -33,6 +33,7 @@ from dxos.services.contract import Services
 from dxos.services.local import LocalServices
 from dxos.services.methods import all_methods
 from dxos.services.server import serve
+from dxos.store.files import map_os_error
 from dxos.version import __version__
 from dxos.worker import messages, sessions
 from dxos.worker.leaders import Leaders
@@ -40,13 +41,14 @@ from dxos.worker.lockfile import AliveMark, alive_pid, kill_alive, sweep
 from dxos.worker.logs import logging_to
 from dxos.worker.loopback import Door, Ticket, is_loopback_chosen
 from dxos.worker.messages import Failure
-from dxos.worker.places import Places, check_peer, connect, listen
+from dxos.worker.places import Places, accept, check_peer, connect, listen
 from dxos.worker.ports import stream_of
 from dxos.worker.sessions import Sessions
 from dxos.worker.settings import Settings
 
 _log = logging.getLogger("dxos.worker")
 _LOCK_LOOK_S: Final = 0.01
+_CROWDED_S: Final = 0.1  # How long somebody waits for whom no descriptor is left, until that is tried again.
 
 
 def warm_up() -> None:
@@ -114,7 +116,7 @@ class _Worker:
         self._listener = listen(self._places.worker)
         self._listener.setblocking(False)
         inode = self._places.worker.lstat().st_ino
-        self._loop.add_reader(self._listener, self._accept)
+        self._listen()
         self._door = Door() if is_loopback_chosen() else None
         try:
             with self._happening():
@@ -141,7 +143,8 @@ class _Worker:
 
     def _tidy(self, inode: int) -> None:
         """Remove what nobody needs any more; what a newer one has put in its place stays."""
-        sweep(self._places.host)
+        with contextlib.suppress(OSError, DxosError):
+            sweep(self._places.host)
         with contextlib.suppress(OSError):
             if self._places.worker.lstat().st_ino == inode:
                 self._places.worker.unlink()
@@ -193,8 +196,7 @@ class _Worker:
             case sessions.Promote(leadership_id):
                 self._promote(leadership_id)
             case sessions.OpenSession(client_id, attempt):
-                self._sessions[client_id, attempt] = self._open_session(client_id, attempt)
-                self._machine.session_opened(client_id, attempt)
+                self._open_session(client_id, attempt)
             case sessions.CloseSession(client_id, attempt):
                 session = self._sessions.get((client_id, attempt))
                 if session is not None:
@@ -236,11 +238,20 @@ class _Worker:
 
     # --- Leaders ------------------------------------------------------------------------------------------------------
 
+    def _listen(self) -> None:
+        if self._listener.fileno() >= 0:
+            self._loop.add_reader(self._listener, self._accept)
+
     def _accept(self) -> None:
         while True:
             try:
-                connection, _ = self._listener.accept()
-            except OSError:
+                connection = accept(self._listener)
+            except DxosError as error:
+                _log.warning("%s", error)
+                self._loop.remove_reader(self._listener)
+                self._loop.call_later(_CROWDED_S, self._listen)
+                return
+            if connection is None:
                 return
             try:
                 check_peer(connection)
@@ -340,30 +351,45 @@ class _Worker:
 
     # --- Sessions -----------------------------------------------------------------------------------------------------
 
-    def _open_session(self, client_id: str, attempt: int) -> _Session:
+    def _open_session(self, client_id: str, attempt: int) -> None:
         if self._door is not None:
             ticket = self._door.offer()
-            return _Session(self._loop.create_task(self._admit(client_id, attempt, ticket, self._door)), ticket=ticket)
-        ours, theirs = socket.socketpair()
-        return _Session(self._loop.create_task(self._serve(client_id, attempt, ours)), port=theirs.detach())
+            task = self._loop.create_task(self._admit(client_id, attempt, ticket, self._door))
+            session = _Session(task, ticket=ticket)
+        else:
+            try:
+                ours, theirs, kept = _make_port()
+            except DxosError as error:
+                _log.warning("%s", error)
+                self._machine.session_failed(client_id, attempt, Failure.of(error))
+                return
+            task = self._loop.create_task(self._serve(client_id, attempt, ours, kept))
+            session = _Session(task, port=theirs.detach())
+        self._sessions[client_id, attempt] = session
+        self._machine.session_opened(client_id, attempt)
 
     async def _admit(self, client_id: str, attempt: int, ticket: Ticket, door: Door) -> None:
         """Wait for the client, then serve it."""
-        connection = None
+        connection = kept = None
         try:
             connection = await door.wait(ticket)
+            kept = None if connection is None else connection.dup()
+        except OSError as error:
+            _log.warning("%s", map_os_error(error, "serve another process"))
         finally:
-            if connection is None:
+            if kept is None:
+                if connection is not None:
+                    connection.close()
                 del self._sessions[client_id, attempt]
                 with self._happening():
                     self._machine.session_ended(client_id, attempt)
-        if connection is not None:
-            await self._serve(client_id, attempt, connection)
+        if connection is not None and kept is not None:
+            await self._serve(client_id, attempt, connection, kept)
 
-    async def _serve(self, client_id: str, attempt: int, connection: socket.socket) -> None:
+    async def _serve(self, client_id: str, attempt: int, connection: socket.socket, kept: socket.socket) -> None:
+        """Serve a client; the end of `kept`, the same connection, says more than that this session is over."""
         assert self._services is not None, "sessions are opened while the host is open"
         connection.setblocking(False)
-        kept = connection.dup()  # Whose closing says more than that this session is over.
         try:
             await serve(self._services, await stream_of(connection), client_id=client_id)
         except FencedError:
@@ -382,3 +408,17 @@ class _Worker:
 
     def _is_reset_wanted(self) -> bool:
         return self._services is not None and bool(getattr(self._services.system, "reset_wanted", False))
+
+
+def _make_port() -> tuple[socket.socket, socket.socket, socket.socket]:
+    """Our end of a session, the client's, and ours once more."""
+    try:
+        ours, theirs = socket.socketpair()
+        try:
+            return ours, theirs, ours.dup()
+        except OSError:
+            ours.close()
+            theirs.close()
+            raise
+    except OSError as error:
+        raise map_os_error(error, "serve another process") from error

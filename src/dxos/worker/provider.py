@@ -28,9 +28,10 @@ from anyio.abc import ByteStream
 
 from dxos.aio import Opener
 from dxos.errors import ClosedError, DxosError
-from dxos.limits import WORKER_CLOSE_S
+from dxos.limits import CLIENT_DESCRIPTORS_MIN, WORKER_CLOSE_S
 from dxos.services.contract import ConnectionState, NetworkStatus, Services, Subscription
 from dxos.services.remote import RemoteServices
+from dxos.store.files import check_descriptors
 from dxos.worker.places import Places, open_places
 from dxos.worker.ports import stream_of
 from dxos.worker.settings import Settings
@@ -73,6 +74,7 @@ class WorkerServices:
             from dxos.worker.agent import ensure_agent  # Most clients need none, and start faster without.
 
             await ensure_agent(self._path, self._settings, idle_s=self._agent_idle_s)
+        check_descriptors(CLIENT_DESCRIPTORS_MIN, "share the profile with other processes")
         session = _Session(open_places(self._path), self._settings, self._trace)
         try:
             services = await session.open()

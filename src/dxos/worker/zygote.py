@@ -16,6 +16,7 @@ import contextlib
 import gc
 import json
 import os
+import resource
 import selectors
 import signal
 import socket
@@ -79,6 +80,7 @@ def run(host: str, descriptor: int) -> None:
     places = open_places(Path(host).parent)
     connection = socket.socket(fileno=descriptor)
     connection.set_inheritable(False)
+    _raise_limit()
     gc.disable()  # What is imported stays, so looking for garbage among it would cost a tenth of the time.
     try:
         from dxos.worker import process  # The host, which is what this process is for.
@@ -99,6 +101,13 @@ def run(host: str, descriptor: int) -> None:
         os._exit(0)  # In order, it would take apart all that was imported, and outlast whoever left last.
     worker_id, mark, link = worker
     os._exit(process.run_worker(places, worker_id, mark, link))
+
+
+def _raise_limit() -> None:
+    """Allow the worker as many open files as the system lets it have: it has two for each client."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):  # There are systems that call endless what they refuse.
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _tell_of_failure(connection: socket.socket, error: Exception) -> None:

@@ -3,13 +3,14 @@
 import asyncio
 import contextlib
 import os
+import resource
 import socket
 import sys
 from collections.abc import Iterator
 
 import pytest
 
-from dxos.errors import BrokenError, DxosError, LimitError, ProtocolError
+from dxos.errors import BrokenError, DxosError, LimitError, ProtocolError, StorageAccessError
 from dxos.limits import LINK_BUFFER_BYTES_MAX, LINK_MESSAGE_BYTES_MAX
 from dxos.worker.links import Deframer, Link, frame
 
@@ -97,6 +98,24 @@ async def test_a_descriptor_may_be_closed_as_soon_as_it_is_sent() -> None:
         with ours, socket.socket(fileno=descriptor) as port:
             port.send(b"hello")
             assert ours.recv(5) == b"hello"
+
+
+@pytest.mark.parametrize("sends", [False, True])
+async def test_a_descriptor_for_which_there_is_no_room_ends_the_link_with_the_reason(sends: bool) -> None:
+    with linked() as (alice, bob), socket.socket() as port:
+        if not sends:
+            alice.link.send(b"port", port.fileno())
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+        try:
+            if sends:
+                alice.link.send(b"port", port.fileno())
+            error = await (alice if sends else bob).end()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert isinstance(error, StorageAccessError)
+    assert "too many files are open" in str(error)
+    assert bob.heard == []
 
 
 async def test_the_end_of_the_other_side_is_told_once() -> None:
