@@ -10,11 +10,13 @@ Invariants
 2. Streams are followed again before any call is made to a new host. A stream of states never tells the same state
    twice in a row; a stream of changes tells that some may have been `missed`.
 3. Updates of one space are made one after the other, each with a receipt: a host that has applied one answers it only.
+   Receipts are kept for a day, so an update is not sent again after that.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -28,7 +30,14 @@ from msgspec import Struct
 from dxos import aio
 from dxos.aio import Changes, Listeners, Opener
 from dxos.errors import BrokenError, ClosedError, DxosError, PeerError, ProtocolError
-from dxos.limits import HOST_HEARTBEAT_S, HOST_SILENCE_S_MAX, RECONNECT_S_MAX, RECONNECT_S_MIN, SESSION_PIECE_BYTES
+from dxos.limits import (
+    HOST_HEARTBEAT_S,
+    HOST_SILENCE_S_MAX,
+    RECEIPT_AGE_S_MAX,
+    RECONNECT_S_MAX,
+    RECONNECT_S_MIN,
+    SESSION_PIECE_BYTES,
+)
 from dxos.services import contract
 from dxos.services.codec import codec_of
 from dxos.services.contract import Edit, Next, ObjectState, Receipt, Services, SystemStatus
@@ -209,17 +218,17 @@ class RemoteServices:
     async def call(self, method: Method, values: tuple[Any, ...], progress: Next[Any] | None) -> Any:
         """Make a call, again if need be."""
         self._opener.check()
-        content = method.arguments.pack(values)
+        content, asked_at = method.arguments.pack(values), math.inf
         while True:
             link = await self._wait_link()
+            if method.repeat is Repeat.RECEIPT and time.time() - asked_at > RECEIPT_AGE_S_MAX:
+                raise _unknown(method)  # By now the host may have forgotten that it was done.
+            asked_at = min(asked_at, time.time())
             try:
                 return await link.call(method, content, progress)
             except _LinkLostError:
                 if method.repeat is Repeat.NEVER:
-                    raise BrokenError(
-                        f"The host ended during {method.attribute}, and whether it was done is unknown: look, "
-                        "and call it again if need be."
-                    ) from None
+                    raise _unknown(method) from None
 
     async def _wait_link(self) -> _Link:
         while True:
@@ -249,6 +258,13 @@ class RemoteServices:
 
     def __repr__(self) -> str:
         return f"<RemoteServices {'connected' if self._link is not None else 'waiting'} {len(self._streams)} streams>"
+
+
+def _unknown(method: Method) -> BrokenError:
+    return BrokenError(
+        f"The host ended during {method.attribute}, and whether it was done is unknown: look, and call it again if "
+        "need be."
+    )
 
 
 @final

@@ -153,7 +153,7 @@ class Documents:
         self._listeners: dict[str, Listeners[tuple[StoredObject, ...]]] = {}  # By space; they outlive its closing.
         self._versions = versions or itertools.count(1)
         self._receipts = ReceiptStore(profile.database)
-        self._receipts.forget_before(now_ms() - int(RECEIPT_AGE_S_MAX * 1_000))
+        self._forget_old_receipts()
         self.changed: Listeners[tuple[str, ...]] = Listeners()  # Ids of documents that have new changes.
         self.created: Listeners[tuple[str, ...]] = Listeners()  # Ids of documents made here, which no peer can have.
         self.given_up: Listeners[tuple[str, ...]] = Listeners()  # Ids of documents that are here no more.
@@ -418,14 +418,20 @@ class Documents:
             StorageError: Nothing was written.
         """
         known = self._space(space)
-        if receipt is not None and self._receipts.last(receipt[0], space) >= receipt[1]:
+        last = 0 if receipt is None else self._receipts.last(receipt[0], space)
+        if receipt is not None and last >= receipt[1]:
             states = {state.row.object_id: state for state in self.get(space, [one.object_id for one in edits])}
+            gone = [one.object_id for one in edits if one.object_id not in states]
+            if gone:
+                raise ObjectNotFoundError(f"Object {gone[0]} was changed, and then deleted and given up.")
             return [states[one.object_id] for one in edits]
         touched: dict[str, Heads] = {}
         documents: dict[str, Document] = {}
         try:
             with self._database.transaction():
                 if receipt is not None:
+                    if not last:
+                        self._forget_old_receipts()  # Now and then, as a host may live long.
                     self._receipts.put(receipt[0], space, receipt[1], now_ms=self.now_ms())
                 links: dict[str, str] = {}
                 places = self._objects.places(space, [one.object_id for one in edits])
@@ -475,6 +481,9 @@ class Documents:
         """The moment of what is undone at once; links in the root are nobody's change, and have none."""
         self._last_moment_ms = max(self.now_ms(), self._last_moment_ms + 1)
         return self._last_moment_ms
+
+    def _forget_old_receipts(self) -> None:
+        self._receipts.forget_before(self.now_ms() - int(RECEIPT_AGE_S_MAX * 1_000))
 
     def forget_receipts(self, client_id: str) -> None:
         """This client makes no more updates."""

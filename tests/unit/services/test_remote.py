@@ -28,7 +28,7 @@ from dxos.errors import (
     ProfileLockedError,
 )
 from dxos.keys.ids import make_object_id
-from dxos.limits import HOST_SILENCE_S_MAX, SESSION_PIECE_BYTES
+from dxos.limits import HOST_SILENCE_S_MAX, RECEIPT_AGE_S_MAX, SESSION_PIECE_BYTES
 from dxos.services.contract import (
     Edit,
     Identity,
@@ -219,6 +219,39 @@ async def test_an_update_with_a_receipt_is_applied_once_also_by_the_next_host(tm
         services.data.forget("alice")
         with pytest.raises(InvalidValueError):
             await services.data.update(space_id, [create], receipt=receipt)
+
+
+async def test_a_host_that_lives_long_forgets_the_receipts_of_clients_that_are_gone(tmp_path: Path) -> None:
+    now_ms = 1_760_000_000_000
+    async with LocalServices(tmp_path, now_ms=lambda: now_ms) as services:
+        await services.identity.create_identity(Profile("alice"))
+        space_id = (await services.spaces.create_space({})).id
+        await services.data.update(space_id, [Edit(ID, create=ObjectRow(ID, data={}))])
+        edit = Edit(ID, mutations=(Put(("count",), 1),))
+        for number in range(100):
+            await services.data.update(space_id, [edit], receipt=Receipt(f"client {number}", 1))
+        now_ms += int(RECEIPT_AGE_S_MAX * 1_000) + 1
+        await services.data.update(space_id, [edit], receipt=Receipt("alice", 1))
+        with sqlite3.connect(tmp_path / "profile.sqlite") as other:
+            assert other.execute("SELECT client FROM receipts").fetchall() == [("alice",)]
+        other.close()
+
+
+async def test_an_update_whose_receipt_may_be_forgotten_is_not_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with host_with_space() as (services, space_id):
+        served = ServedServices(OpenServices(services))
+        async with Client(services=served) as client:
+            db = await database(client, space_id)
+            monkeypatch.setattr("dxos.services.remote.RECEIPT_AGE_S_MAX", -1.0)  # A day has gone by meanwhile.
+            milk = db.add({"title": "Milk"})
+            served.cut()
+            with pytest.raises(BrokenError, match="whether it was done is unknown"):
+                await db.flush()
+            assert served.sessions_count == 2
+            monkeypatch.undo()
+            db.add(milk)
+            await db.flush()
+            assert await db.query(title="Milk").run() == [milk]
 
 
 async def test_a_call_that_may_have_been_done_says_so_and_is_not_made_again() -> None:

@@ -143,6 +143,15 @@ def test_a_full_disk_undoes_a_turn_and_the_next_one_works(
     assert set(layout.links(documents.load(root))) == {MILK, BREAD}
 
 
+def test_an_update_that_is_sent_again_after_its_object_was_given_up_says_so(
+    documents: Documents, profile: Profile
+) -> None:
+    documents.update(SPACE, [create(MILK, title="Milk")], receipt=("alice", 1))
+    profile.objects.remove(SPACE, [MILK])
+    with pytest.raises(ObjectNotFoundError, match="given up"):
+        documents.update(SPACE, [create(MILK, title="Milk")], receipt=("alice", 1))
+
+
 def test_deleted_objects_are_found_by_id_only(documents: Documents) -> None:
     documents.update(SPACE, [create(MILK, title="Milk")])
     documents.update(SPACE, [change(MILK, SetDeleted(True))])
