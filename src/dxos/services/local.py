@@ -223,7 +223,11 @@ class LocalServices:
             return await stack.__aexit__(kind, error, trace)
         finally:
             if self._system.reset_wanted and self._path is not None:
-                reset_profile(self._path)
+                try:
+                    reset_profile(self._path)
+                except ProfileLockedError:
+                    if not self._system.is_marked_for_reset:  # Or who was quicker has emptied it.
+                        raise
 
     def __repr__(self) -> str:
         return f"<LocalServices {'in memory' if self._path is None else self._path}>"

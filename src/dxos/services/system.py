@@ -23,6 +23,7 @@ from dxos.services.contract import (
     SystemStatus,
 )
 from dxos.spaces.peer import Peer
+from dxos.store.profile import mark_for_reset
 from dxos.version import __version__
 
 
@@ -39,7 +40,7 @@ class SystemServiceHost:
     ) -> None:
         self._profile, self._now_ms = profile, now_ms
         self._describe, self._set_active = describe, set_active
-        self.reset_wanted = False
+        self.reset_wanted = self.is_marked_for_reset = False
         self._status = SystemStatus.INACTIVE
         self._listeners: Listeners[SystemStatus] = Listeners()
 
@@ -74,6 +75,9 @@ class SystemServiceHost:
         self._listeners.emit(status)
 
     async def reset(self) -> None:
+        if self._profile is not None and self._status is SystemStatus.ACTIVE:
+            mark_for_reset(self._profile)  # What this process does not come to, the next one does.
+            self.is_marked_for_reset = True
         self.reset_wanted = True
 
     async def back_up(self, path: str, passphrase: str, next: Next[Progress]) -> int:

@@ -129,13 +129,25 @@ class Profile:
         self.keyring.close()
         try:
             if self.path is not None:
-                create_private_file(self.path / RESETTING_NAME)
-                sync_directory(self.path)
+                mark_for_reset(self.path)
                 _wipe(self.path)
         except OSError as error:
             raise map_os_error(error, "reset the profile") from error
         finally:
             self.close()
+
+
+def mark_for_reset(path: Path) -> None:
+    """Have a profile that this process holds be empty the next time that it is opened, whatever becomes of us.
+
+    Raises:
+        StorageError: The folder cannot be written.
+    """
+    try:
+        create_private_file(path / RESETTING_NAME)
+        sync_directory(path)
+    except OSError as error:
+        raise map_os_error(error, "reset the profile") from error
 
 
 def reset_profile(path: str | os.PathLike[str]) -> None:
@@ -149,8 +161,7 @@ def reset_profile(path: str | os.PathLike[str]) -> None:
     make_private_directory(folder)
     lock = _Lock(folder / LOCK_NAME)
     try:
-        create_private_file(folder / RESETTING_NAME)
-        sync_directory(folder)
+        mark_for_reset(folder)
         _wipe(folder)
     except OSError as error:
         raise map_os_error(error, "reset the profile") from error

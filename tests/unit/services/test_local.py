@@ -1,5 +1,6 @@
 """The host in this process, as its clients see it through the contract."""
 
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import anyio
 import pytest
 
+from dxos.client import Client
 from dxos.echo.mutation import Put
 from dxos.echo.query import Equals, Query
 from dxos.echo.rows import ObjectRow
@@ -75,6 +77,33 @@ async def test_a_host_says_that_it_works_and_when_it_ends() -> None:
     async with Simulation().services() as services:
         services.system.query_status(seen.append)
     assert seen == [SystemStatus.ACTIVE, SystemStatus.INACTIVE]
+
+
+async def test_a_reset_is_finished_by_the_next_host_if_this_one_is_killed(tmp_path: Path) -> None:
+    async with LocalServices(tmp_path / "p") as services:
+        await services.identity.create_identity(Profile("alice"))
+        await services.system.reset()
+        shutil.copytree(tmp_path / "p", tmp_path / "killed")
+    async with Client(services=LocalServices(tmp_path / "killed")) as client:
+        assert client.halo.identity.get() is None
+
+
+async def test_a_reset_while_another_process_has_the_profile_fails_and_takes_nothing_from_it(tmp_path: Path) -> None:
+    other = Client(services=LocalServices(tmp_path))
+
+    async def reset() -> None:
+        async with LocalServices(tmp_path) as services:
+            await services.identity.create_identity(Profile("alice"))
+            await services.system.update_status(SystemStatus.INACTIVE)
+            await other.initialize()
+            await services.system.reset()
+
+    with pytest.raises(ProfileLockedError):
+        await reset()
+    assert other.halo.identity.get() is not None
+    await other.destroy()
+    async with Client(services=LocalServices(tmp_path)) as client:
+        assert client.halo.identity.get() is not None
 
 
 async def test_a_host_can_be_opened_again_and_again_and_forgets_all_after_a_reset(tmp_path: Path) -> None:
