@@ -81,6 +81,17 @@ class ClosedError(UsageError, code="usage.closed"):
     """The object was closed, or was never opened."""
 
 
+class HostInactiveError(ClosedError, code="usage.closed.inactive", retryable=True):
+    """The host was asked to yield; nothing of the call was done, and it can be made again when the host works again."""
+
+    def __init__(
+        self,
+        message: str = "The host is inactive; `await client.resume_host_services()` makes it work again.",
+        **detail: Detail,
+    ) -> None:
+        super().__init__(message, **detail)
+
+
 class ConfigError(UsageError, code="usage.config"):
     """A setting is missing, unknown or out of range."""
 

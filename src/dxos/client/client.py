@@ -429,9 +429,9 @@ class Client:
     @asynccontextmanager
     async def _run(self) -> AsyncIterator[_Runtime]:
         async with self.services as services, anyio.create_task_group() as tasks:
-            runtime = _Runtime(services, tasks, self._router, self._activities)
+            runtime = _Runtime(services, tasks, self._router, self._activities, self._status)
             try:
-                await runtime.open(self._status)
+                await runtime.open()
                 yield runtime
                 await runtime.drain()
             finally:
@@ -451,18 +451,27 @@ class Client:
 class _Runtime:
     """What exists between `initialize` and `destroy`."""
 
-    def __init__(self, services: Services, tasks: TaskGroup, types: DbRouter, activities: Activities) -> None:
+    def __init__(
+        self,
+        services: Services,
+        tasks: TaskGroup,
+        types: DbRouter,
+        activities: Activities,
+        status: Source[SystemStatus | None],
+    ) -> None:
         self.services, self._tasks, self._types, self.activities = services, tasks, types, activities
         self.mesh = MeshProxy(services.network)
         self.invitations = InvitationsProxy(services.invitations)
         self.halo = HaloProxy(services, self.invitations, self._spawn)
         self.spaces = SpaceList(self, self.halo._default_space_id)
         self._by_id: dict[str, Space] = {}
+        self._status = status
         self._streams: list[contract.Subscription] = []
         self._stopped, self._ended = False, False
 
-    async def open(self, status: Source[SystemStatus | None]) -> None:
+    async def open(self) -> None:
         """Follow everything the host tells, and wait until it says that it works."""
+        status = self._status
 
         def receive(value: SystemStatus | None) -> None:
             if value is not SystemStatus.ACTIVE:
@@ -555,7 +564,7 @@ class _Runtime:
         for info in infos:
             if info.id not in self._by_id:
                 space = self._by_id[info.id] = Space(
-                    info, self.services, self.invitations, self.activities, self._spawn
+                    info, self.services, self.invitations, self.activities, self._spawn, self._status
                 )
                 space.db.use_types(self._types)
         # In the list before their states change, so that whoever hears of a state finds the space.

@@ -3,7 +3,8 @@
     edit ──▶ object is dirty ──▶ (next turn) updates with every dirty object ──▶ answer: the host's rows
                 └── a strong reference, so that nothing unsent is lost; other objects are known weakly, by id
 
-A refused update takes back all edits it held, and is raised by the next `flush`.
+A refused update takes back all edits it held, and is raised by the next `flush`. While the host is inactive an edit is
+refused where it is made; one that was made before waits, and is sent when the host works again.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from collections.abc import (
     Sequence,
     Sized,
 )
-from contextlib import aclosing, asynccontextmanager, contextmanager, nullcontext
+from contextlib import aclosing, asynccontextmanager, contextmanager, nullcontext, suppress
 from datetime import datetime
 from itertools import islice
 from typing import Any, TypeVar, final, overload
@@ -41,6 +42,7 @@ from dxos.client.history import PastSpace
 from dxos.client.live import FOREIGN_REFERENCE, references_in
 from dxos.client.migrations import Migration
 from dxos.client.object import EchoObject, become, object_of, set_deleted
+from dxos.client.observable import MulticastObservable
 from dxos.client.progress import Activities
 from dxos.client.query import Hit, Query, QueryUpdate
 from dxos.client.router import DbRouter, SpaceSchemas
@@ -51,13 +53,21 @@ from dxos.echo.query import Query as PlainQuery
 from dxos.echo.revision import Conflict, Revision
 from dxos.echo.rows import ObjectRow
 from dxos.echo.schema import SCHEMA_TYPE, StoredSchema
-from dxos.errors import ClosedError, DxosError, InvalidValueError, ObjectNotFoundError, UsageError
+from dxos.errors import (
+    ClosedError,
+    DxosError,
+    HostInactiveError,
+    InvalidValueError,
+    ObjectNotFoundError,
+    UsageError,
+)
 from dxos.keys.ids import is_object_id
 from dxos.limits import BATCH_OBJECTS_MAX, UPDATE_OBJECTS_MAX
 from dxos.services import contract
 from dxos.services.contract import DataService, HistoryService, ObjectState, Progress, QueryService
 
 T = TypeVar("T", bound=EchoObject)
+Answer = TypeVar("Answer")
 Wanted = Filter | PlainQuery | Mapping[str, Any] | type | None
 
 _log = logging.getLogger("dxos.client")
@@ -72,6 +82,7 @@ class Database:
         data, query, history: The services.
         spawn: Starts a task that ends with the client.
         gate: Raises if nothing can be written to the space now.
+        status: Of the host.
     """
 
     def __init__(
@@ -83,7 +94,9 @@ class Database:
         activities: Activities,
         spawn: Spawn,
         gate: Callable[[], None],
+        status: MulticastObservable[contract.SystemStatus | None],
     ) -> None:
+        self._status = status
         self._history, self._activities = history, activities
         self._space_id, self._data, self._query, self._spawn, self._gate = space_id, data, query, spawn, gate
         self._objects: WeakValueDictionary[str, EchoObject] = WeakValueDictionary()
@@ -92,7 +105,8 @@ class Database:
         self._unsent_batches: list[Batch] = []
         self._followed: dict[str, EchoObject] = {}  # With subscribers of their own, so they must not go.
         self._sending = False
-        self._idle: anyio.Event | None = None
+        self._paused: anyio.Event | None = None  # Sending waits for this: for the host to work again.
+        self._idle: anyio.Event | None = None  # Nothing is being sent, or nothing goes on.
         self._failure: DxosError | None = None
         self._rows: contract.Subscription | None = None
         self._readings = 0  # Answers of the host that are awaited or being taken in,
@@ -257,10 +271,12 @@ class Database:
                 raise UsageError(f"A batch changes at most {BATCH_OBJECTS_MAX} objects; `add_all` adds any number.")
             if self._closed:
                 raise ClosedError("The client was closed before these edits were stored.")
+            if self._paused is not None:
+                raise HostInactiveError
         except BaseException:
-            with anyio.CancelScope(shield=True):
+            with anyio.CancelScope(shield=True), suppress(HostInactiveError):
                 await self._settle()  # Edits of other tasks may be under way.
-            self._roll_back(list(batch.objects.values()))
+            self._take_back(batch)
             raise
         finally:
             OPEN_BATCHES.reset(token)
@@ -457,6 +473,8 @@ class Database:
                 "Objects are changed in the thread of the event loop. A script that uses `dxos.sync` changes what "
                 "`db.add` returned, not what it handed in."
             )
+        if self._status.get() is contract.SystemStatus.INACTIVE:
+            raise HostInactiveError
         self._gate()
 
     def edited(self, target: EchoObject) -> None:
@@ -573,14 +591,17 @@ class Database:
 
     async def drain(self) -> None:
         """Send what is unsent, then nothing again."""
-        await self._settle()
+        with suppress(HostInactiveError):
+            await self._settle()
         self.end()
+        await self._settle()  # What could not be sent is taken back.
         if self._failure is not None:
             _log.warning("Edits of space %s were refused and nobody flushed: %s", self._space_id, self._failure)
 
     def end(self) -> None:
         """Send and follow nothing again."""
         self._closed = True
+        self._resume()
         self._followed.clear()
         if self._type_changes is not None:
             self._type_changes.unsubscribe()
@@ -588,8 +609,15 @@ class Database:
         self._live.end()
 
     async def _settle(self) -> None:
+        """Wait until what was edited is sent.
+
+        Raises:
+            HostInactiveError: It is not sent before the host works again.
+        """
         self._opener.check()
         while self._sending:
+            if self._paused is not None:
+                raise HostInactiveError
             if self._idle is None:
                 self._idle = anyio.Event()
             await self._idle.wait()
@@ -637,21 +665,60 @@ class Database:
             # Cancelled with edits unsent: the client is closing, and says so to whoever flushes.
             if self._unsent:
                 self._failure = self._failure or ClosedError("The client was closed before these edits were stored.")
-            for batch in self._unsent_batches:
-                batch.error = ClosedError("The client was closed before these edits were stored.")
-                batch.done.set()
-            self._unsent_batches.clear()
+            self._refuse_batches(ClosedError("The client was closed before these edits were stored."))
             self._sending = False
-            idle, self._idle = self._idle, None
-            if idle is not None:
-                idle.set()
+            self._wake()
+
+    def _wake(self) -> None:
+        idle, self._idle = self._idle, None
+        if idle is not None:
+            idle.set()
+
+    async def _ask(self, call: Callable[[], Awaitable[Answer]]) -> Answer:
+        """What the host answers; one that is asked to yield before it has, answers when it works again."""
+        while True:
+            try:
+                return await call()
+            except ClosedError as error:
+                is_inactive = self._status.get() is contract.SystemStatus.INACTIVE
+                if self._closed or not (is_inactive or isinstance(error, HostInactiveError)):
+                    raise
+            paused = self._paused = anyio.Event()
+            self._refuse_batches(HostInactiveError())
+            self._wake()  # Who waits for it is told why nothing comes.
+            statuses = self._status.subscribe(
+                lambda status: self._resume() if status is not contract.SystemStatus.INACTIVE else None
+            )
+            try:
+                await paused.wait()
+            finally:
+                statuses.unsubscribe()
+
+    def _refuse_batches(self, error: DxosError) -> None:
+        """Take back the batches that were not sent yet."""
+        batches, self._unsent_batches = self._unsent_batches, []
+        for batch in batches:
+            self._take_back(batch)
+            batch.error = error
+            batch.done.set()
+
+    def _take_back(self, batch: Batch) -> None:
+        targets = list(batch.objects.values())
+        # What the present update holds as well is not taken back from under it: it goes with the next one.
+        self._unsent |= {one.id: one for one in targets if core_of(one).under_way}
+        self._roll_back([one for one in targets if not core_of(one).under_way])
+
+    def _resume(self) -> None:
+        paused, self._paused = self._paused, None
+        if paused is not None:
+            paused.set()
 
     async def _begin_turn(self, objects_count: int) -> int | None:
         """The step of a turn: a long one takes several updates, and is one for `undo` all the same."""
         if objects_count <= UPDATE_OBJECTS_MAX:
             return None
         try:
-            return await self._data.begin_step(self._space_id)
+            return await self._ask(lambda: self._data.begin_step(self._space_id))
         except DxosError:
             return None  # The updates will say what is wrong.
 
@@ -660,15 +727,28 @@ class Database:
         batch.error = ClosedError("The client was closed before these edits were stored.")
         try:
             self._tell(targets)
-            batch.error = await self._send_edits(targets, batch.step)
+            batch.error = await self._send_edits(targets, batch.step, is_patient=False)
         finally:
             batch.done.set()
 
-    async def _send_edits(self, targets: list[EchoObject], step: int | None) -> DxosError | None:
-        """Send the edits of these objects as one update; what it was refused with."""
+    async def _send_edits(
+        self, targets: list[EchoObject], step: int | None, *, is_patient: bool = True
+    ) -> DxosError | None:
+        """Send the edits of these objects as one update; what it was refused with.
+
+        Args:
+            targets: The objects.
+            step: What is undone together with it.
+            is_patient: Whether the edits wait for an inactive host; else they are taken back, and whoever made them is
+                told at once.
+        """
         edits = [core_of(target).take() for target in targets]
+
+        def update() -> Awaitable[tuple[ObjectState, ...]]:
+            return self._data.update(self._space_id, edits, step=step)
+
         try:
-            states = await self._data.update(self._space_id, edits, step=step)
+            states = await (self._ask(update) if is_patient else update())
         except DxosError as error:
             _log.warning("Edits of %d objects of space %s were refused: %s", len(targets), self._space_id, error)
             self._schemas.refused(targets)

@@ -192,6 +192,7 @@ class SpaceSchemas:
                 found: Iterable[ObjectRow] = await self._find(_keeps(schema.name))
             except DxosError as error:
                 _log.warning("The schema of %s could not be stored: %s", dxn, error)
+                self._lacking.setdefault(dxn, schema)
                 continue
             self._kept.add(dxn)
             if not any(StoredSchema.from_data(row.data) is not None for row in found):

@@ -43,6 +43,7 @@ from dxos.services.contract import (
     SpaceMessage,
     SpaceState,
     SpaceStats,
+    SystemStatus,
 )
 
 _READ_ONLY: Final = frozenset({SpaceRole.READER, SpaceRole.REMOVED})
@@ -63,11 +64,12 @@ class Space:
         invitations: InvitationsProxy,
         activities: Activities,
         spawn: Spawn,
+        status: MulticastObservable[SystemStatus | None],
     ) -> None:
         self._info, self._services, self._invitations, self._spawn = info, services, invitations, spawn
         self._activities = activities
         self._db = Database(
-            info.id, services.data, services.query, services.history, activities, spawn, self._check_writable
+            info.id, services.data, services.query, services.history, activities, spawn, self._check_writable, status
         )
         self._properties: EchoObject | None = None
         self._opening = False

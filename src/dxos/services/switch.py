@@ -14,7 +14,7 @@ from typing import Any, Final, cast, final
 
 from dxos import aio
 from dxos.aio import Opener
-from dxos.errors import ClosedError, DxosError
+from dxos.errors import DxosError, HostInactiveError
 from dxos.services import contract
 from dxos.services.contract import Next, Services, Subscription
 from dxos.services.methods import Method, Stream, methods_of
@@ -78,11 +78,12 @@ class Switch:
         """The services of the present host.
 
         Raises:
-            ClosedError: There is none, or it is of the process that forked this one.
+            HostInactiveError: There is none.
+            ClosedError: It is of the process that forked this one.
         """
         self._opener.check()
         if self._inner is None:
-            raise ClosedError("The host is inactive; `await client.resume_host_services()` makes it work again.")
+            raise HostInactiveError
         return self._inner
 
     def turn_on(self, inner: Services) -> None:
