@@ -7,12 +7,16 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from process_people import WAIT_S, program
 from worker_people import SOURCE, people, until
+
+from dxos.limits import LEADER_BEAT_S
+from dxos.worker.lockfile import read_leader
 
 pytestmark = [
     pytest.mark.slow,
@@ -130,3 +134,27 @@ def test_a_command_that_may_not_open_enough_files_says_so(tmp_path: Path, limit:
         assert (done.returncode, done.stdout) == (1, "")
         assert done.stderr in [SHARE + "\n", TOO_MANY.format("run this command") + "\n"]
         assert not them.processes()
+
+
+def test_a_leader_that_can_open_no_more_files_goes_on_and_gives_way_to_who_comes(tmp_path: Path) -> None:
+    with people(tmp_path / "p") as them:
+        alice = them.first()
+        led = read_leader(them.host)
+        worker = them.worker_pid()
+        assert alice.ask("hoard") > 0
+        time.sleep(2 * LEADER_BEAT_S)
+        alice.ask("add", start=0)
+        assert read_leader(them.host) == led
+        bob = them.another()
+        assert bob.ask("asked") == [0]
+        bob.ask("wait_role", leads=True)
+        bob.ask("add", start=1)
+        assert alice.ask("numbers", count=2) == [0, 1]
+        assert them.worker_pid() == worker, "no session was disturbed"
+        alice.ask("relent")
+        alice.ask("wait_member")
+        bob.signal(signal.SIGKILL)
+        alice.ask("wait_role", leads=True)
+        alice.ask("add", start=2)
+        assert them.worker_pid() == worker
+        assert "too many files are open" in alice.stop()

@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 from worker_people import until
 
+from dxos.errors import StorageAccessError
+from dxos.limits import LEADER_BEAT_S
 from dxos.version import __version__
 from dxos.worker import messages
 from dxos.worker.links import Deframer, frame, receive_some, send_some
@@ -180,23 +182,30 @@ def test_a_thread_that_ends_by_a_bug_lets_go_of_the_lock_and_of_the_worker(place
         alice.thread.stop()
 
 
-def test_who_has_no_descriptors_for_a_while_goes_on_afterwards(places: Places) -> None:
+def test_who_has_no_descriptors_for_a_while_leads_on(places: Places) -> None:
     resource = pytest.importorskip("resource", reason="needs a limit of descriptors")
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     with worker(places):
         alice = Client(places)
         alice.next_port()
+        led, lock = read_leader(places.host), LeaderLock(places.host, "")
         taken = [os.open(os.devnull, os.O_RDONLY)]
         resource.setrlimit(resource.RLIMIT_NOFILE, (taken[0] + 10, limits[1]))
         try:
             with suppress(OSError):
                 while True:
                     taken.append(os.dup(taken[0]))
-            until(lambda: not alice.role()["worker_is_leader"], 5)
+            with pytest.raises(StorageAccessError, match="too many files"):
+                lock.newest()
+            time.sleep(2.5 * LEADER_BEAT_S)
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
             for one in taken:
                 os.close(one)
-        until(lambda: alice.role()["worker_is_leader"], 10)
+        newest = lock.newest()
+        assert newest
+        assert time.time() - newest.beat_ns / 1e9 < 2 * LEADER_BEAT_S, "its heart beats, for which it needs none"
+        assert read_leader(places.host) == led
+        assert alice.role()["worker_is_leader"]
         alice.thread.stop()
         assert alice.ended() is None

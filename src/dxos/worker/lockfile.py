@@ -77,6 +77,18 @@ class LeaderLock:
         except OSError as error:
             raise map_os_error(error, "look who leads this profile") from error
 
+    def is_superseded(self) -> bool:
+        """Whether there is a newer leadership than the one held here; needs no descriptor, of which none may be left.
+
+        Each newer one begins with the file of the next number, and removes this one when it has been won.
+        """
+        assert self._id, "only a leader can be superseded"
+        try:
+            ours, found = os.fstat(self._descriptor), self._path(self._id).lstat()
+        except OSError:
+            return True
+        return not os.path.samestat(ours, found) or os.path.lexists(self._path(self._id + 1))
+
     def try_lock(self) -> int | None:
         """Lead, if nobody does.
 
@@ -142,9 +154,7 @@ class LeaderLock:
         Raises:
             StorageError: It cannot be shown.
         """
-        assert self._id, "only a leader has a heartbeat"
-        newest = self.newest()
-        if newest is None or newest.id != self._id:
+        if self.is_superseded():
             return False
         try:
             os.utime(self._descriptor)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import json
 import logging
 import os
@@ -46,7 +45,7 @@ from dxos.worker.following import Following
 from dxos.worker.links import Link
 from dxos.worker.lockfile import LeaderLock, is_locked, kill_alive, marks_in, read_leader, sweep
 from dxos.worker.messages import Failure, Message
-from dxos.worker.places import Places, check_peer, connect, listen
+from dxos.worker.places import Places, accept, check_peer, connect, listen
 from dxos.worker.settings import Settings
 from dxos.worker.zygote import spawn_zygote
 
@@ -146,6 +145,8 @@ class LeaderThread:
         error: Exception | None = None
         try:
             asyncio.run(self._main())
+        except OSError as raised:
+            error = map_os_error(raised, "share the profile") if raised.errno else raised
         except Exception as raised:  # noqa: BLE001 - The top of a thread: the application hears of it.
             error = raised
         finally:
@@ -303,9 +304,10 @@ class _Driver:
     def _tick(self, now: float) -> None:
         try:
             newest = self._lock.newest()
-        except DxosError as error:
-            self._cannot_lead(error)  # And judges nobody by what it did not see.
-            return
+        except DxosError:
+            if self._lock.held:  # A leader needs no descriptor to see whether it is one, and goes on.
+                self._election.tick(now, self._lock.held, 0)
+            return  # Everybody else judges nobody by what was not seen.
         newest_id, beat = (newest.id, newest.beat_ns) if newest else (0, 0)
         self._election.tick(now, newest_id, beat)
         self._following.observe(newest_id, now)
@@ -331,13 +333,8 @@ class _Driver:
 
     def _observe(self) -> None:
         """See whether this process leads still, before it acts as if it did."""
-        try:
-            newest = self._lock.newest()
-        except DxosError as error:
-            self._cannot_lead(error)
-            return
-        if newest is not None and not self._stopping:
-            self._election.observe(newest.id, self._now())
+        if self._lock.held and not self._stopping and self._lock.is_superseded():
+            self._election.deposed(self._now())
 
     def _cannot_lead(self, error: DxosError) -> None:
         """What leading takes is lacking here, such as descriptors: let another process try."""
@@ -393,14 +390,21 @@ class _Driver:
 
     def _begin_to_lead(self, leadership_id: int) -> None:
         try:
-            self._leading = _Leading(leadership_id, self._places, self._settings, self._client_id, self._accepted)
-        except DxosError as error:
+            self._leading = _Leading(
+                leadership_id, self._places, self._settings, self._client_id, self._accepted, self._crowded
+            )
+        except (DxosError, OSError) as error:  # What a leader needs could not even be imported.
             self._lock.release()
-            self._cannot_lead(error)
+            self._cannot_lead(error if isinstance(error, DxosError) else map_os_error(error, "lead the profile"))
             return
         _log.info("Process %s leads with id %s.", os.getpid(), leadership_id)
         self._leading.leadership.start()
         self._following.nudge(self._now())
+
+    def _crowded(self, error: DxosError) -> None:
+        _log.warning("This process leads the others no longer: %s", error)
+        with self._happening():
+            self._cannot_lead(error)
 
     # --- Leading: the worker ------------------------------------------------------------------------------------------
 
@@ -468,8 +472,12 @@ class _Driver:
         def ended(error: DxosError) -> None:
             with self._happening():
                 link.close()
-                if leading.worker is link:
-                    leading.worker = None
+                if leading.worker is not link:
+                    return
+                leading.worker = None
+                if isinstance(error, StorageAccessError):  # A session came, and no descriptor is left for it.
+                    self._cannot_lead(error)
+                else:
                     leading.leadership.worker_gone(self._now())
 
         link = Link(connection, received, ended)
@@ -721,10 +729,14 @@ class _Driver:
         def ended(error: DxosError) -> None:
             with self._happening():
                 link.close()
-                if self._to_coordinator is link:
-                    self._to_coordinator = None
-                    self._following.link_ended(self._now())
-                    self._election.link_ended(self._now())
+                if self._to_coordinator is not link:
+                    return
+                self._to_coordinator = None
+                if isinstance(error, StorageAccessError):  # A session came, and no descriptor is left for it.
+                    self._following.link_failed(Failure.of(error), self._now())
+                    return
+                self._following.link_ended(self._now())
+                self._election.link_ended(self._now())
 
         link = self._to_coordinator = Link(connection, received, ended)
         self._following.link_opened(now)
@@ -765,7 +777,13 @@ class _Driver:
         except DxosError as error:
             _log.warning("%s", error)
             with self._happening():
-                self._following.port_failed(ticket.attempt, self._now())
+                if isinstance(error, StorageAccessError):  # No descriptor is left.
+                    if self._to_coordinator is not None:
+                        self._to_coordinator.close_soon()
+                        self._to_coordinator = None
+                    self._following.link_failed(Failure.of(error), self._now())
+                else:
+                    self._following.port_failed(ticket.attempt, self._now())
             return
         with self._happening():
             self._keep_port(ticket.client_id, ticket.attempt, connection.detach())
@@ -806,6 +824,7 @@ class _Leading:
         settings: Settings,
         client_id: str,
         accepted: Callable[[_Leading, socket.socket], None],
+        crowded: Callable[[DxosError], None],
     ) -> None:
         from dxos.worker.coordinator import Coordinator
         from dxos.worker.leadership import Leadership
@@ -816,7 +835,7 @@ class _Leading:
         self.zygote: Link | None = None
         self.has_zygote_answered = self.is_handing_over = False
         self.links: dict[int, Link] = {}  # Of clients, by number.
-        self._places, self._accepted = places, accepted
+        self._places, self._accepted, self._crowded = places, accepted, crowded
         self._loop = asyncio.get_running_loop()
         self._links_count = 0
         self._open_listener()
@@ -885,12 +904,11 @@ class _Leading:
     def _accept(self) -> None:
         while True:
             try:
-                connection, _ = self._listener.accept()
-            except BlockingIOError:
+                connection = accept(self._listener)
+            except DxosError as error:
+                self._crowded(error)
                 return
-            except OSError as error:
-                if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ECONNABORTED):
-                    raise
+            if connection is None:
                 return
             try:
                 check_peer(connection)

@@ -1,6 +1,7 @@
 """The leader lock: one at a time, ids that only grow, frozen leaders that are passed over."""
 
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -68,6 +69,24 @@ def test_whoever_keeps_the_lock_but_does_not_beat_is_passed_over_and_learns_it(t
     alice.release()
     assert alice.try_lock() is None
     assert files(tmp_path) == ["leader.2"]
+
+
+def test_a_leader_sees_without_a_descriptor_that_there_is_a_newer_one(tmp_path: Path) -> None:
+    alice, bob = lock(tmp_path), lock(tmp_path)
+    assert alice.try_lock() == 1
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for made in (False, True):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+        try:
+            assert alice.is_superseded() is made
+            assert alice.beat() is not made
+            with pytest.raises(StorageAccessError, match="too many files"):
+                alice.newest()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert bob.held or bob.steal(1) == 2
+    assert bob.renew(7) == 8
+    assert alice.is_superseded(), "the one in between is gone"
 
 
 def test_a_leader_whose_file_was_removed_leads_no_longer(tmp_path: Path) -> None:
