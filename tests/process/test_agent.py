@@ -15,6 +15,7 @@ import pytest
 from worker_people import SOURCE, People, people, until
 
 from dxos import Client
+from dxos.errors import DeadlineError
 from dxos.worker.agent import find_agent, stop_agent, wait_agent
 from dxos.worker.status import Sharing, read_status
 
@@ -109,6 +110,21 @@ def test_an_agent_that_nobody_needs_ends_and_one_that_is_needed_stays(terminal: 
     alice.stop()
     until(lambda: not find_agent(them.profile))
     assert read_status(them.profile).sharing is Sharing.CLOSED
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_one_that_is_stopped_is_named_and_can_be_ended(
+    terminal: Terminal, them: People, anyio_backend: str
+) -> None:
+    terminal.dx("identity", "create", "--name", "Alice", "--no-agent")
+    pid = terminal.dx("agent", "start")["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    until(lambda: read_status(them.profile).sharing is not Sharing.SERVED)
+    with pytest.raises(DeadlineError, match=f"process {pid}, is there and takes no part.*dx agent stop"):
+        await wait_agent(them.profile, timeout_s=0.5)
+    assert terminal.dx("agent", "stop") == {"stopped": pid}
+    assert not find_agent(them.profile)
 
 
 def test_without_an_agent_a_command_works_all_the_same(terminal: Terminal) -> None:

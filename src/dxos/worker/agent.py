@@ -82,6 +82,13 @@ async def wait_agent(profile: Path, *, timeout_s: float = AGENT_START_S) -> Prof
             if status.sharing is Sharing.SERVED and agent and any(one.pid == agent.pid for one in status.clients):
                 return status
             await anyio.sleep(_POLL_S)
+    pid = find_agent(profile)
+    if pid:
+        raise DeadlineError(
+            f"The agent, process {pid}, is there and takes no part: it is stopped, or very busy. End it: dx agent stop",
+            pid=pid,
+            timeout_s=timeout_s,
+        )
     raise DeadlineError("The agent does not start; its log may say why: dx agent logs", timeout_s=timeout_s)
 
 
@@ -99,6 +106,7 @@ async def stop_agent(profile: Path, *, timeout_s: float = AGENT_STOP_S) -> Agent
     if agent is None or places is None:
         return None
     kill_alive(places.agent, signal.SIGTERM)
+    kill_alive(places.agent, signal.SIGCONT)  # One that is stopped would hear of it only when it goes on.
     with anyio.move_on_after(timeout_s):
         while alive_pid(places.agent) == agent.pid:  # noqa: ASYNC110 - Another process changes it.
             await anyio.sleep(_POLL_S)
