@@ -2,12 +2,12 @@
 
 import contextlib
 import random
-from dataclasses import replace
 
 from halo_people import SPACE, named, update
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
+from msgspec.structs import replace
 
 from dxos.errors import DxosError, InvitationCodeError, PeerError
 from dxos.halo.auth import verify_auth

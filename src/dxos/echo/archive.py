@@ -12,8 +12,9 @@ import io
 import json
 import tarfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Final, final
+
+from msgspec import Struct
 
 from dxos.echo.layout import DOCUMENT_URL_PREFIX, is_document_id
 from dxos.errors import DecodeError, LimitError
@@ -31,8 +32,7 @@ _NAME_PREFIX, _MAGIC = slice(345, 500), slice(257, 262)
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class ArchiveMetadata:
+class ArchiveMetadata(Struct, frozen=True):
     """What an archive says of itself."""
 
     root_id: str  # The document id of the space's root.

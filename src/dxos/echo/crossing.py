@@ -12,16 +12,16 @@ Such a peer is told by its queries: it asks for a space's documents without a ro
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import final
+
+from msgspec import Struct
 
 from dxos.echo.messages import Collection
 from dxos.limits import ROOT_APART_S, ROOT_SETTLE_S
 
 
 @final
-@dataclass(slots=True)
-class _Roots:
+class _Roots(Struct):
     """What one space's root is, for the peer and for us."""
 
     asks_without: bool = False  # As 0.8.3 does.

@@ -10,12 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Any, NewType, final
 
 from automerge import core
+from msgspec import Struct
 
 from dxos.echo import sync_message
 from dxos.echo.rows import Json, Path
@@ -56,8 +56,7 @@ _TYPES = {NodeKind.MAP: core.ObjType.Map, NodeKind.LIST: core.ObjType.List, Node
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Struct, frozen=True):
     """One change of a document."""
 
     hash: bytes  # 32 bytes; its id.

@@ -18,9 +18,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final, final
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from dxos.echo import edit, layout
@@ -38,8 +38,7 @@ _ACTOR_BYTES: Final = 16
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class RootContent:
+class RootContent(Struct, frozen=True):
     """What a root holds at one moment, apart from its history."""
 
     objects: tuple[ObjectRow, ...]  # Those inside it, without deleted ones.

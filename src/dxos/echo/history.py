@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, final
+
+from msgspec import Struct
 
 from dxos.echo import layout
 from dxos.echo.document import MISSING, Change, Document, Heads
@@ -78,8 +79,7 @@ def _number(data: bytes, at: int, *, signed: bool = False) -> tuple[int, int]:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class DatedChange:
+class DatedChange(Struct, frozen=True):
     """A change, and when it was made as far as anybody knows."""
 
     change: Change
@@ -132,8 +132,7 @@ def heads_at(dated: Iterable[DatedChange], moment_ms: int) -> Heads:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class ConcurrentValue:
+class ConcurrentValue(Struct, frozen=True):
     """One of several values that were written at the same place at once."""
 
     value: Json

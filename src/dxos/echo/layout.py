@@ -11,8 +11,9 @@ two peers that create the same text at once make one text of both.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, cast, final
+
+from msgspec import Struct, field
 
 from dxos.echo.document import MISSING, ROOT, Document, Edit, Heads, NodeId, NodeKind
 from dxos.echo.mutation import check_value
@@ -27,8 +28,7 @@ DOCUMENT_URL_PREFIX = "automerge:"
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class ObjectStructure:
+class ObjectStructure(Struct, frozen=True):
     """A new object."""
 
     data: dict[str, Any] = field(default_factory=dict)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, final
+
+from msgspec import Struct
 
 from dxos.echo import cbor
 from dxos.errors import DecodeError, InvalidKeyError, LimitError
@@ -16,8 +17,7 @@ _HASH_BYTES = 32
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Sync:
+class Sync(Struct, frozen=True):
     """One step of the sync protocol for one document."""
 
     document_id: str
@@ -26,16 +26,14 @@ class Sync:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Unavailable:
+class Unavailable(Struct, frozen=True):
     """The sender does not have, or does not share, the document."""
 
     document_id: str
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Collection:
+class Collection(Struct, frozen=True):
     """The documents of one space, or of one root document of it."""
 
     space_id: str
@@ -47,16 +45,14 @@ class Collection:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class CollectionQuery:
+class CollectionQuery(Struct, frozen=True):
     """Asks which documents of a collection the other peer has."""
 
     collection: Collection
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class CollectionState:
+class CollectionState(Struct, frozen=True):
     """Answers with the heads, sorted, of every document of a collection."""
 
     collection: Collection
@@ -64,8 +60,7 @@ class CollectionState:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Ignored:
+class Ignored(Struct, frozen=True):
     """A message for which ECHO has no use."""
 
     type: str

@@ -246,7 +246,8 @@ def matches(filter: Filter, row: ObjectRow) -> bool:
         case Missing(path):
             return _missing(row.data, path)
         case Matches(path, search):
-            return words.found(search, value_at(row.data, path))
+            inside = bool(path) and reference_dxn(value_at(row.data, path[:-1])) is not None
+            return not inside and words.found(search, value_at(row.data, path))  # A reference is no text.
         case Refers(None, dxns):
             return any(one in dxns for one in references_in(row.data))
         case Refers(path, dxns):

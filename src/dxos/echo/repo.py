@@ -20,8 +20,9 @@ import contextlib
 import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Final, Protocol, final
+
+from msgspec import Struct, field
 
 from dxos.echo import messages, sync_message
 from dxos.echo.crossing import Crossings
@@ -44,8 +45,7 @@ from dxos.limits import (
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class DocumentEntry:
+class DocumentEntry(Struct, frozen=True):
     """What an index knows of a document without loading it."""
 
     space_id: str
@@ -85,8 +85,7 @@ class DocumentSource(Protocol):
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class SharedSpace:
+class SharedSpace(Struct, frozen=True):
     """A space that this peer and the remote one are members of."""
 
     space_id: str
@@ -97,8 +96,7 @@ class SharedSpace:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class DocumentReceived:
+class DocumentReceived(Struct, frozen=True):
     """The peer's changes were handed to the source."""
 
     document_id: str
@@ -107,24 +105,21 @@ class DocumentReceived:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class DocumentUnavailable:
+class DocumentUnavailable(Struct, frozen=True):
     """The peer does not have, or does not share, a document that we asked for."""
 
     document_id: str
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class DocumentRefused:
+class DocumentRefused(Struct, frozen=True):
     """The peer asked for, or sent, a document that belongs to no shared space."""
 
     document_id: str
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class WriteRefused:
+class WriteRefused(Struct, frozen=True):
     """The peer sent changes without the right to write."""
 
     document_id: str
@@ -132,16 +127,14 @@ class WriteRefused:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class DocumentFailed:
+class DocumentFailed(Struct, frozen=True):
     """A document of ours cannot be used: its bytes are damaged."""
 
     document_id: str
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class RootAnnounced:
+class RootAnnounced(Struct, frozen=True):
     """The peer names the root document of a space whose root we do not know; a claim, not a proof."""
 
     space_id: str
@@ -149,8 +142,7 @@ class RootAnnounced:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class CollectionCompared:
+class CollectionCompared(Struct, frozen=True):
     """The peer's list of a space's documents arrived."""
 
     space_id: str
@@ -170,8 +162,7 @@ Event = (
 )
 
 
-@dataclass(slots=True)
-class _Copy:
+class _Copy(Struct):
     """What is known of the peer's copy of one document."""
 
     space_id: str | None = None  # Of our document, once that was looked at.
@@ -185,8 +176,7 @@ class _Copy:
     declined: Heads | None = None  # Our heads when the peer last would not have our document.
 
 
-@dataclass(slots=True)
-class _List:
+class _List(Struct):
     """The answer to a query for a collection, while it is being made."""
 
     collection: Collection

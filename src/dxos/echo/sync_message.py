@@ -12,8 +12,9 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import final
+
+from msgspec import Struct
 
 from dxos.errors import DecodeError, LimitError
 from dxos.limits import DOCUMENT_BYTES_MAX, DOCUMENT_HEADS_MAX, MESSAGE_BYTES_MAX
@@ -35,8 +36,7 @@ _TOO_SHORT = "a sync message or document that ends too early"
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class SyncMessage:
+class SyncMessage(Struct, frozen=True):
     """What a message says about its sender."""
 
     heads: tuple[bytes, ...]  # Of the sender's document, sorted.

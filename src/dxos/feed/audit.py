@@ -1,7 +1,8 @@
 """Checks a stored feed from its blocks up: what a running log takes for granted, because it was checked on arrival."""
 
-from dataclasses import dataclass
 from typing import final
+
+from msgspec import Struct
 
 from dxos.errors import CorruptionError, ProofError
 from dxos.feed import merkle
@@ -11,8 +12,7 @@ from dxos.keys import PublicKey, verify
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class FeedAudit:
+class FeedAudit(Struct, frozen=True):
     """What is wrong with a stored feed; nothing, if the three tuples are empty."""
 
     blocks: tuple[int, ...]  # Indexes of blocks that are damaged, or missing although they were stored.

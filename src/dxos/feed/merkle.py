@@ -12,9 +12,10 @@ Numbering and hashes are hypercore 9's (BLAKE2b-256 with one type byte, so a lea
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from hashlib import blake2b
 from typing import final
+
+from msgspec import Struct
 
 from dxos.errors import LimitError, ProofError
 from dxos.limits import FEED_BLOCKS_MAX
@@ -26,8 +27,7 @@ NODES_MAX = 2 * FEED_BLOCKS_MAX.bit_length()  # Siblings of one path and the oth
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(Struct, frozen=True):
     """One node of the tree."""
 
     index: int  # Flat-tree number.
@@ -36,8 +36,7 @@ class Node:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Proof:
+class Proof(Struct, frozen=True):
     """A block and what shows that the feed's writer signed it."""
 
     index: int  # Of the block.
@@ -47,8 +46,7 @@ class Proof:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Branch:
+class Branch(Struct, frozen=True):
     """What follows from a proof, if its signature is good."""
 
     nodes: tuple[Node, ...]  # The leaf, every given node, and every parent on the way.

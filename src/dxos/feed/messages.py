@@ -5,10 +5,11 @@ feed, so the channel is always 1. Bodies are protobuf; which fields 0.8.3 writes
 """
 
 from collections.abc import Iterator
-from dataclasses import MISSING, dataclass, fields
 from typing import Any, final
 
 from google.protobuf.message import Message as Body
+from msgspec import Struct
+from msgspec.structs import fields
 
 from dxos.errors import DecodeError, LimitError, ProtocolError
 from dxos.feed.merkle import Node
@@ -23,8 +24,7 @@ _NODES = "nodes"
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Open:
+class Open(Struct, frozen=True):
     """The first message: which feed this stream is about."""
 
     discovery_key: bytes  # 32 bytes.
@@ -32,16 +32,14 @@ class Open:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(Struct, frozen=True):
     """What the sender supports; nothing here depends on it."""
 
     ack: bool | None = None
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Status:
+class Status(Struct, frozen=True):
     """Whether the sender still wants to send and receive; told for information."""
 
     uploading: bool | None = None
@@ -49,8 +47,7 @@ class Status:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Have:
+class Have(Struct, frozen=True):
     """Blocks that the sender can send."""
 
     start: int  # First block.
@@ -59,8 +56,7 @@ class Have:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Unhave:
+class Unhave(Struct, frozen=True):
     """Blocks that the sender cannot send, although it said so or was asked."""
 
     start: int
@@ -68,8 +64,7 @@ class Unhave:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Want:
+class Want(Struct, frozen=True):
     """Where the sender wants to hear of blocks."""
 
     start: int  # Multiple of 8192.
@@ -77,8 +72,7 @@ class Want:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Unwant:
+class Unwant(Struct, frozen=True):
     """Where it no longer does."""
 
     start: int
@@ -86,8 +80,7 @@ class Unwant:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Struct, frozen=True):
     """Ask for a block."""
 
     index: int
@@ -97,8 +90,7 @@ class Request:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Cancel:
+class Cancel(Struct, frozen=True):
     """Take a request back."""
 
     index: int
@@ -107,8 +99,7 @@ class Cancel:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Data:
+class Data(Struct, frozen=True):
     """A block and its proof."""
 
     index: int
@@ -118,16 +109,14 @@ class Data:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Close:
+class Close(Struct, frozen=True):
     """The sender is done with this feed."""
 
     discovery_key: bytes | None = None
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Extension:
+class Extension(Struct, frozen=True):
     """An application's own message; ignored."""
 
     body: bytes
@@ -158,13 +147,13 @@ def encode_frame(message: Message) -> bytes:
         return _frame(EXTENSION, message.body)
     kind, body_type = _KINDS[type(message)]
     body = body_type()
-    for field in fields(message):
-        value = getattr(message, field.name)
-        if field.name == _NODES and isinstance(message, Data):
+    for name in message.__struct_fields__:
+        value = getattr(message, name)
+        if name == _NODES and isinstance(message, Data):
             for node in message.nodes:
                 getattr(body, _NODES).add(index=node.index, hash=node.hash, size=node.size)
         elif value is not None:
-            setattr(body, field.name, value)
+            setattr(body, name, value)
     return _frame(kind, body.SerializeToString(deterministic=True))
 
 
@@ -193,7 +182,7 @@ def decode_body(kind: int, untrusted: bytes) -> Message:
             values[_NODES] = tuple(Node(node.index, node.hash, node.size) for node in nodes)
         elif body.HasField(field.name):
             values[field.name] = getattr(body, field.name)
-        elif field.default is MISSING:
+        elif field.required:
             raise DecodeError(f"{message_type.__name__} lacks {field.name}")
     message: Message = message_type(**values)
     return message

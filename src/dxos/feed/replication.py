@@ -17,9 +17,10 @@ No encryption and no handshake: those are the business of the layers below. Sour
 """
 
 from collections import deque
-from dataclasses import dataclass
 from enum import Enum
 from typing import final
+
+from msgspec import Struct
 
 from dxos.errors import LimitError, PeerError, ProtocolError
 from dxos.feed.bitfield import Bitfield, decode_runs, encode_runs
@@ -81,30 +82,26 @@ class CloseReason(Enum):
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(Struct, frozen=True):
     """The peer speaks of the same feed."""
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Downloaded:
+class Downloaded(Struct, frozen=True):
     """A block was verified and stored."""
 
     index: int
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class RemoteHave:
+class RemoteHave(Struct, frozen=True):
     """The peer has more blocks than it had told before."""
 
     length: int  # One more than the highest index it claims; a claim, not a proof.
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Closed:
+class Closed(Struct, frozen=True):
     """The stream is over; the last event."""
 
     reason: CloseReason

@@ -7,12 +7,13 @@ has to scan or repair its storage when it opens: two numbers (`lengths`) and the
 from dataclasses import dataclass, field
 from typing import Protocol, final
 
+from msgspec import Struct
+
 from dxos.feed.merkle import Node
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class LogWrite:
+class LogWrite(Struct, frozen=True):
     """One verified or newly written block with what proves it; all of it is stored, or nothing."""
 
     index: int  # Of the block, from 0.

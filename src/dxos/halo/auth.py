@@ -1,8 +1,9 @@
 """How a device proves to a peer, by answering a challenge, for whom it speaks (wire reference, section F.5)."""
 
 import hmac
-from dataclasses import dataclass
 from typing import Final, final
+
+from msgspec import Struct
 
 from dxos.errors import ProofError
 from dxos.halo.credential import assertion_of, create_credential, decode_credential, verify_credential
@@ -14,8 +15,7 @@ NONCE_BYTES: Final = 32
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Authenticated:
+class Authenticated(Struct, frozen=True):
     """Who answered a challenge. Whether they may enter is for the caller to decide."""
 
     issuer: PublicKey  # The identity in a data space, the device in a HALO space.

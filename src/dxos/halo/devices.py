@@ -1,7 +1,9 @@
 """Which devices speak for an identity, how they show themselves, and the chain by which each does so."""
 
-from dataclasses import dataclass, replace
 from typing import final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from dxos.errors import DecodeError
 from dxos.halo.credential import assertion_of, is_device_authorization
@@ -12,8 +14,7 @@ from dxos.wire.proto.credentials_pb2 import AuthorizedDevice, Credential, Device
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class DeviceInfo:
+class DeviceInfo(Struct, frozen=True):
     """One device of an identity."""
 
     device_key: PublicKey

@@ -1,8 +1,9 @@
 """What a block of a control feed holds: one credential, and how far its writer had read (wire reference, D.1)."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import final
+
+from msgspec import Struct
 
 from dxos.errors import DecodeError, LimitError
 from dxos.halo.credential import check_form
@@ -15,8 +16,7 @@ from dxos.wire.proto.timeframe_pb2 import TimeframeVector
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class FeedEntry:
+class FeedEntry(Struct, frozen=True):
     """One decoded block."""
 
     credential: Credential | None  # None in a block of a data feed.

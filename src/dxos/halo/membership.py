@@ -21,10 +21,11 @@ order of arrival: two mutual removals void each other there, or the later arriva
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import pairwise
 from typing import Final, final
+
+from msgspec import Struct
 
 from dxos.errors import LimitError
 from dxos.halo.credential import issuer_of, subject_of
@@ -38,8 +39,7 @@ _REVOKING: Final = frozenset({SpaceRole.REMOVED, SpaceRole.READER, SpaceRole.EDI
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class MemberUpdate:
+class MemberUpdate(Struct, frozen=True):
     """One SpaceMember credential."""
 
     id: PublicKey  # 32 bytes.

@@ -5,11 +5,11 @@ same answers; only `credentials` keeps the order in which they came.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import final
 
 from google.protobuf.message import Message
+from msgspec import Struct
 
 from dxos.errors import DecodeError, LimitError, ProofError
 from dxos.halo.credential import assertion_of, issuer_of, subject_of, verify_credential
@@ -32,8 +32,7 @@ from dxos.wire.proto.invitations_pb2 import CancelDelegatedInvitation, DelegateS
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(Struct, frozen=True):
     """One identity that is, or was, a member."""
 
     identity_key: PublicKey
@@ -43,8 +42,7 @@ class Member:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Feed:
+class Feed(Struct, frozen=True):
     """One feed of the space."""
 
     feed_key: PublicKey
@@ -56,8 +54,7 @@ class Feed:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class SpaceEpoch:
+class SpaceEpoch(Struct, frozen=True):
     """One root document of the space."""
 
     id: PublicKey  # Of the credential; 32 bytes.
@@ -69,8 +66,7 @@ class SpaceEpoch:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class DelegatedInvitation:
+class DelegatedInvitation(Struct, frozen=True):
     """An invitation that every member who may admit others can host."""
 
     credential_id: PublicKey  # 32 bytes.
@@ -97,8 +93,7 @@ class Change(Enum):
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class SpaceEvent:
+class SpaceEvent(Struct, frozen=True):
     """One credential was taken in."""
 
     change: Change

@@ -7,11 +7,11 @@ worker goes on with the queue, so a handler that never waits costs no task of it
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, final
 
 import anyio
 from google.protobuf.message import Message
+from msgspec import Struct
 
 from dxos.errors import BrokenError, DxosError, LimitError
 from dxos.keys import PublicKey
@@ -32,8 +32,7 @@ OpenRaw = Callable[[str, str, str | None], RawStream]
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Serve(Generic[M]):
+class Serve(Struct, Generic[M], frozen=True):
     """How one method is served: with one answer."""
 
     request: type[M]
@@ -41,8 +40,7 @@ class Serve(Generic[M]):
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class ServeStream(Generic[M]):
+class ServeStream(Struct, Generic[M], frozen=True):
     """How one method is served: with a stream of answers, until the iterator ends or the peer stops it."""
 
     request: type[M]

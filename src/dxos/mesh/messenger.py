@@ -13,11 +13,11 @@ import math
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import final
 
 import anyio
 from google.protobuf.message import Message
+from msgspec import Struct
 
 from dxos.errors import DeadlineError, PeerError, SignalError
 from dxos.keys import PublicKey
@@ -31,8 +31,7 @@ _ACKNOWLEDGEMENT = type_name(messaging_pb2.Acknowledgement)
 _ID_BYTES = 32
 
 
-@dataclass(frozen=True, slots=True)
-class Transmit:
+class Transmit(Struct, frozen=True):
     """Hand this to signalling."""
 
     author: PublicKey
@@ -40,8 +39,7 @@ class Transmit:
     payload: values_pb2.Any
 
 
-@dataclass(frozen=True, slots=True)
-class Delivered:
+class Delivered(Struct, frozen=True):
     """A message that arrived for the first time."""
 
     author: PublicKey
@@ -49,15 +47,13 @@ class Delivered:
     payload: values_pb2.Any
 
 
-@dataclass(frozen=True, slots=True)
-class Acknowledged:
+class Acknowledged(Struct, frozen=True):
     """The recipient has the message."""
 
     message_id: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class GaveUp:
+class GaveUp(Struct, frozen=True):
     """Nobody acknowledged the message in MESSAGE_TIMEOUT_S."""
 
     message_id: bytes
@@ -66,8 +62,7 @@ class GaveUp:
 Output = Transmit | Delivered | Acknowledged | GaveUp
 
 
-@dataclass(slots=True)
-class _Pending:
+class _Pending(Struct):
     transmit: Transmit
     next_at: float  # When another copy is due.
     pause_s: float  # From that copy to the one after it.
@@ -158,8 +153,7 @@ class MessengerMachine:
         return outputs
 
 
-@dataclass(slots=True)
-class _Waiter:
+class _Waiter(Struct):
     done: anyio.Event
     acknowledged: bool = False
 

@@ -11,13 +11,13 @@ import math
 import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType, TracebackType
 from typing import Self, final
 
 import anyio
 import anyio.abc
+from msgspec import Struct
 
 from dxos.errors import ClosedError, DxosError, LinkError, PeerError, UsageError
 from dxos.keys import PublicKey
@@ -36,8 +36,7 @@ _SWARM_MESSAGE = type_name(swarm_pb2.SwarmMessage)
 _STREAM_ERRORS = (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError)
 
 
-@dataclass(frozen=True, slots=True)
-class PeerStatus:
+class PeerStatus(Struct, frozen=True):
     """One remote of a swarm as observers see it."""
 
     remote: PublicKey
@@ -45,8 +44,7 @@ class PeerStatus:
     error: str | None  # Why the latest connection ended; None if it did so in order.
 
 
-@dataclass(frozen=True, slots=True)
-class SwarmStatus:
+class SwarmStatus(Struct, frozen=True):
     """One swarm as observers see it."""
 
     topic: PublicKey
@@ -54,8 +52,7 @@ class SwarmStatus:
     peers: tuple[PeerStatus, ...]  # By key.
 
 
-@dataclass(frozen=True, slots=True)
-class NetworkStatus:
+class NetworkStatus(Struct, frozen=True):
     """The network as observers see it."""
 
     online: bool
@@ -252,8 +249,7 @@ class Network:
                 swarm.receive_message(message.author, swarm_message)
 
 
-@dataclass(slots=True)
-class _Session:
+class _Session(Struct):
     """A session in a transport's hands."""
 
     link: Link

@@ -1,11 +1,11 @@
 """What the network asks of signalling: who is in a swarm, and single messages between peers, sometimes lost."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
 import anyio.abc
+from msgspec import Struct
 
 from dxos.keys import PublicKey
 from dxos.wire.proto import values_pb2
@@ -22,8 +22,7 @@ class SignalState(Enum):
     CLOSED = 5
 
 
-@dataclass(frozen=True, slots=True)
-class SignalStatus:
+class SignalStatus(Struct, frozen=True):
     """One signalling server as observers see it."""
 
     server: str  # Its address.
@@ -31,24 +30,21 @@ class SignalStatus:
     error: str | None = None  # Why the last attempt failed; None while all is well.
 
 
-@dataclass(frozen=True, slots=True)
-class PeerAvailable:
+class PeerAvailable(Struct, frozen=True):
     """A peer is in a swarm; said again after each reconnection, and also of ourselves."""
 
     topic: PublicKey
     peer: PublicKey
 
 
-@dataclass(frozen=True, slots=True)
-class PeerLeft:
+class PeerLeft(Struct, frozen=True):
     """A peer has left a swarm, or its socket was lost."""
 
     topic: PublicKey
     peer: PublicKey
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
+class Received(Struct, frozen=True):
     """A message for one of our peer keys; nothing proves who its author is."""
 
     author: PublicKey

@@ -14,13 +14,13 @@ Invariants
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import final
 
 import anyio
 import anyio.abc
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
+from msgspec import Struct, field
 
 from dxos.errors import DecodeError, LimitError, LinkError, PeerError, ProtocolError
 from dxos.limits import (
@@ -43,8 +43,7 @@ _KEY_BYTES_MAX = 128
 
 
 @final
-@dataclass(slots=True, eq=False)
-class Socket:
+class Socket(Struct, eq=False):
     """What the server knows of one client."""
 
     number: int
@@ -59,8 +58,7 @@ class Socket:
         return f"<Socket {self.number} swarms={len(self.joined)} queued={len(self.frames)}>"
 
 
-@dataclass(frozen=True, slots=True)
-class ServerStats:
+class ServerStats(Struct, frozen=True):
     """How much a server is used just now."""
 
     sockets: int

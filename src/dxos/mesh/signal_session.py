@@ -8,10 +8,10 @@ Invariants
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import final
 
 from google.protobuf.message import Message
+from msgspec import Struct
 
 from dxos.errors import DecodeError, LimitError, ProtocolError, RemoteError
 from dxos.keys import PublicKey
@@ -23,23 +23,20 @@ from dxos.wire.proto import rpc_pb2, signal_pb2, values_pb2
 SERVICE = "dxos.mesh.signal.Signal"
 
 
-@dataclass(frozen=True, slots=True)
-class _Joined:
+class _Joined(Struct, frozen=True):
     """An open stream of one swarm's events."""
 
     topic: PublicKey
     peer: PublicKey
 
 
-@dataclass(frozen=True, slots=True)
-class _Receiving:
+class _Receiving(Struct, frozen=True):
     """An open stream of one peer's messages."""
 
     peer: PublicKey
 
 
-@dataclass(frozen=True, slots=True)
-class _Sent:
+class _Sent(Struct, frozen=True):
     """A message whose receipt the server has not confirmed."""
 
 

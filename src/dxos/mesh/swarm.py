@@ -21,8 +21,10 @@ Inputs change state and queue actions; `evaluate` decides what else to do, and `
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from typing import final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from dxos.errors import DecodeError, LimitError
 from dxos.keys import PublicKey
@@ -49,22 +51,19 @@ _ID_BYTES_MAX = 128
 # --- States: what is known of one remote ------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(Struct, frozen=True):
     """No session."""
 
     available_at: float  # Before then it is not offered to.
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
+class Waiting(Struct, frozen=True):
     """An offer is due."""
 
     offer_at: float
 
 
-@dataclass(frozen=True, slots=True)
-class Offering:
+class Offering(Struct, frozen=True):
     """An offer is sent."""
 
     session: PublicKey
@@ -72,8 +71,7 @@ class Offering:
     deadline: float
 
 
-@dataclass(frozen=True, slots=True)
-class Invited:
+class Invited(Struct, frozen=True):
     """An offer has come, and waits for the limiter."""
 
     session: PublicKey
@@ -81,8 +79,7 @@ class Invited:
     deadline: float
 
 
-@dataclass(frozen=True, slots=True)
-class Connecting:
+class Connecting(Struct, frozen=True):
     """A transport opens the session."""
 
     session: PublicKey
@@ -90,8 +87,7 @@ class Connecting:
     deadline: float
 
 
-@dataclass(frozen=True, slots=True)
-class Connected:
+class Connected(Struct, frozen=True):
     """The session is open."""
 
     session: PublicKey
@@ -99,8 +95,7 @@ class Connected:
     since: float
 
 
-@dataclass(frozen=True, slots=True)
-class Closing:
+class Closing(Struct, frozen=True):
     """A transport was told to close the session; `invited` is the offer to take up then."""
 
     session: PublicKey
@@ -123,8 +118,7 @@ TRANSITIONS: Mapping[type, frozenset[type]] = {
 # --- Actions ----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(Struct, frozen=True):
     """Send this reliably; if it cannot be delivered, call `undelivered(remote, session)`."""
 
     remote: PublicKey
@@ -132,8 +126,7 @@ class Send:
     session: PublicKey
 
 
-@dataclass(frozen=True, slots=True)
-class Open:
+class Open(Struct, frozen=True):
     """Open a session; then call `opened`, and in the end `closed`, in any case."""
 
     remote: PublicKey
@@ -141,23 +134,20 @@ class Open:
     initiator: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Close:
+class Close(Struct, frozen=True):
     """Close a session that was opened; then call `closed`."""
 
     remote: PublicKey
     session: PublicKey
 
 
-@dataclass(frozen=True, slots=True)
-class Withdraw:
+class Withdraw(Struct, frozen=True):
     """Stop sending the offer of a session, if it is still being sent."""
 
     session: PublicKey
 
 
-@dataclass(frozen=True, slots=True)
-class Signalled:
+class Signalled(Struct, frozen=True):
     """A payload for the transport of an open session."""
 
     remote: PublicKey
@@ -202,8 +192,7 @@ class ConnectionLimiter:
                 self._on_free()
 
 
-@dataclass(slots=True, eq=False)
-class _Remote:
+class _Remote(Struct, eq=False):
     state: State
     backoff: Backoff
     announced: bool = False

@@ -11,15 +11,15 @@ An object belongs to one swarm: it remembers what it did.
 import hashlib
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol, final
+
+from msgspec import Struct
 
 from dxos.keys import PublicKey
 from dxos.limits import MMST_ORIGINATE_MAX, MMST_PEERS_MAX, MMST_SAMPLE_PEERS, MMST_UPDATE_S, SWARM_PEERS_MAX
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(Struct, frozen=True):
     """A swarm as a topology sees it."""
 
     local: PublicKey
@@ -27,8 +27,7 @@ class View:
     candidates: frozenset[PublicKey]  # Announced, not connected, and not in the pause after a failure.
 
 
-@dataclass(frozen=True, slots=True)
-class Changes:
+class Changes(Struct, frozen=True):
     """What a topology wants."""
 
     connect: tuple[PublicKey, ...] = ()

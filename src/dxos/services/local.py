@@ -5,13 +5,13 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, final
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
+from msgspec import Struct
 
 from dxos.aio import unwrap_group
 from dxos.errors import ProfileLockedError, StorageFullError, UsageError
@@ -34,8 +34,7 @@ from dxos.store.profile import Profile, reset_profile
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class HostServices:
+class HostServices(Struct, frozen=True):
     """All services of one open profile; see the contract."""
 
     system: SystemServiceHost

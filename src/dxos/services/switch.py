@@ -9,8 +9,9 @@ is asked for while there is no host begins with the next one.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final, cast, final
+
+from msgspec import Struct
 
 from dxos import aio
 from dxos.aio import Opener
@@ -23,8 +24,7 @@ _NOTHING: Final = object()
 
 
 @final
-@dataclass(slots=True, eq=False)
-class _Kept:
+class _Kept(Struct, eq=False):
     """A stream that goes on with every host."""
 
     follow: Callable[[Next[Any]], Subscription]  # Asks the present host.

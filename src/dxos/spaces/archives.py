@@ -10,10 +10,10 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Final, final
 
 import anyio.lowlevel
+from msgspec import Struct
 
 from dxos.aio import Pace, give_way
 from dxos.echo import layout, sync_message
@@ -37,8 +37,7 @@ _log = logging.getLogger(__name__)
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class ExportedSpace:
+class ExportedSpace(Struct, frozen=True):
     """An archive, and what is not in it."""
 
     contents: bytes

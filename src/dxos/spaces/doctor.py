@@ -10,12 +10,12 @@ space's root, and documents tell what the rows should be.
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Final, final
 
 import anyio.lowlevel
+from msgspec import Struct, field
 
 from dxos.echo import layout
 from dxos.echo.document import Document
@@ -51,8 +51,7 @@ class Outcome(Enum):
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """One thing that is not as it should be."""
 
     code: str  # Stable, such as "row.differs".
@@ -62,8 +61,7 @@ class Finding:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(Struct, frozen=True):
     """What a check found."""
 
     findings: tuple[Finding, ...]  # At most DOCTOR_FINDINGS_MAX.
@@ -77,8 +75,7 @@ class Report:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(Struct, frozen=True):
     """How far a check is."""
 
     stage: str  # "file", "records", "keys", "feeds", "documents", "indexes".

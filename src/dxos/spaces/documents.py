@@ -18,9 +18,9 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TypeVar, final
 
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from dxos.aio import Listeners, Pace, Subscription
@@ -74,8 +74,7 @@ def unix_ms() -> int:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class StoredObject:
+class StoredObject(Struct, frozen=True):
     """One object as it is now."""
 
     row: ObjectRow
@@ -84,8 +83,7 @@ class StoredObject:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class ObjectEdit:
+class ObjectEdit(Struct, frozen=True):
     """One object to create, or to change as it was at `base_heads`."""
 
     object_id: str
@@ -95,8 +93,7 @@ class ObjectEdit:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Reversal:
+class Reversal(Struct, frozen=True):
     """What edits are for that undo or redo own changes."""
 
     changes: tuple[Moment, ...]
@@ -105,15 +102,13 @@ class Reversal:
 
 
 @final
-@dataclass(slots=True)
-class _Cached:
+class _Cached(Struct):
     document: Document
     entry: DocumentEntry  # As on the disk; while a change is being made, `document` is ahead of it.
 
 
 @final
-@dataclass(slots=True)
-class _SpaceDocuments:
+class _SpaceDocuments(Struct):
     """One open space."""
 
     key: PublicKey

@@ -13,11 +13,11 @@ Invariants
 import itertools
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Final, final
 
 import anyio
+from msgspec import Struct
 
 from dxos.aio import Pace, give_way
 from dxos.echo import edit, epoch, layout
@@ -36,8 +36,7 @@ _RECLAIMED_AT_ONCE: Final = 250
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class SpaceSizes:
+class SpaceSizes(Struct, frozen=True):
     """What the documents of one space take, and what of it could be given up."""
 
     documents_count: int
@@ -51,8 +50,7 @@ class SpaceSizes:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class NewRoot:
+class NewRoot(Struct, frozen=True):
     """The root of an epoch that is about to begin."""
 
     document_id: str

@@ -12,12 +12,12 @@ Invariants
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol, final
 
 import anyio
 from anyio.abc import ByteStream, TaskGroup
 from google.protobuf.message import Message
+from msgspec import Struct
 from msgspec.structs import replace
 
 from dxos.aio import Listeners, Subscription
@@ -108,8 +108,7 @@ class Admissions(Protocol):
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class InvitationUpdate:
+class InvitationUpdate(Struct, frozen=True):
     """The present value of one invitation."""
 
     invitation: Invitation

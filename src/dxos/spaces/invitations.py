@@ -2,10 +2,10 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeVar, final
 
 from anyio.abc import TaskGroup
+from msgspec import Struct
 from msgspec.structs import replace
 
 from dxos.aio import Listeners, Subscription
@@ -24,8 +24,7 @@ P = TypeVar("P", bound=Party)
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class InvitationsState:
+class InvitationsState(Struct, frozen=True):
     """All invitations that are not over."""
 
     created: tuple[Invitation, ...] = ()

@@ -1,10 +1,10 @@
 """Who of a space's members is online, as each announces over gossip."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import final
 
 import anyio
+from msgspec import Struct
 
 from dxos.aio import Changes
 from dxos.errors import PeerError
@@ -18,8 +18,7 @@ from dxos.wire.proto.presence_pb2 import PeerState
 _CHANNEL = "dxos.mesh.presence.Presence"
 
 
-@dataclass(slots=True)
-class _Seen:
+class _Seen(Struct):
     identity_key: PublicKey
     until: float  # Time on the event loop's clock at which it counts as offline.
 

@@ -10,13 +10,13 @@ the control feed, which holds its membership and names the root document, and th
 import contextlib
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
 from typing import final
 
 import anyio
 import anyio.lowlevel
 from anyio.abc import ByteStream
+from msgspec import Struct
 
 from dxos.aio import Changes, give_way
 from dxos.echo import repo
@@ -63,8 +63,7 @@ class State(Enum):
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class SpaceContext:
+class SpaceContext(Struct, frozen=True):
     """What all spaces of a profile share."""
 
     profile: Profile

@@ -3,12 +3,12 @@
 import json
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any, final
 
 import anyio
 import anyio.to_thread
 from anyio.abc import TaskGroup
+from msgspec.structs import replace
 
 from dxos.echo.archive import ArchiveMetadata, read_archive
 from dxos.echo.layout import PROPERTIES_TYPE, ObjectStructure

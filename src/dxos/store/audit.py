@@ -5,8 +5,9 @@
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final, final
+
+from msgspec import Struct
 
 from dxos.errors import CorruptionError, StorageError
 from dxos.feed.merkle import Node
@@ -36,8 +37,7 @@ _CHECKED: Final = {"settings": "name", "space_records": "space", "invitations": 
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class DocumentEntry:
+class DocumentEntry(Struct, frozen=True):
     """One document as its record describes it; what the record says may be wrong."""
 
     document_id: str

@@ -24,7 +24,6 @@ import struct
 import time
 import unicodedata
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final, final
 
@@ -33,6 +32,7 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
+from msgspec import Struct
 
 from dxos.errors import CorruptionError, InvalidValueError, PassphraseError, ProfileVersionError, StorageAccessError
 from dxos.limits import (
@@ -302,8 +302,7 @@ class _Opener:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class _Manifest:
+class _Manifest(Struct, frozen=True):
     files: tuple[tuple[str, int], ...]  # Names below the profile's folder, and sizes.
 
     @property

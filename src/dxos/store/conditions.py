@@ -18,9 +18,10 @@ import json
 import math
 import operator
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, Literal
+
+from msgspec import Struct
 
 from dxos import words
 from dxos.errors import InvalidValueError
@@ -44,8 +45,7 @@ _NUL: Final = "\\u0000"  # As rows spell it.
 _INDEX_MAX: Final = 2**31 - 1  # SQLite's path parser wraps beyond 32 bits.
 
 
-@dataclass(frozen=True, slots=True)
-class Equals:
+class Equals(Struct, frozen=True):
     """The value at `path` in the object's data is `value`; None also means that there is none.
 
     True and 1 differ, 1 and 1.0 do not (but within a list or map they do), NaN equals nothing.
@@ -55,8 +55,7 @@ class Equals:
     value: Json
 
 
-@dataclass(frozen=True, slots=True)
-class Compare:
+class Compare(Struct, frozen=True):
     """The value at `path` is a number, or a text, as `value` is, and stands so to it; true and false are no numbers."""
 
     path: Path
@@ -64,90 +63,78 @@ class Compare:
     value: int | float | str
 
 
-@dataclass(frozen=True, slots=True)
-class OneOf:
+class OneOf(Struct, frozen=True):
     """The value at `path` equals one of these."""
 
     path: Path
     values: tuple[Json, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Contains:
+class Contains(Struct, frozen=True):
     """The value at `path` is a list that has this value, or a text that has this text in it."""
 
     path: Path
     value: Json
 
 
-@dataclass(frozen=True, slots=True)
-class Missing:
+class Missing(Struct, frozen=True):
     """There is nothing at `path`, not even null."""
 
     path: Path
 
 
-@dataclass(frozen=True, slots=True)
-class Matches:
+class Matches(Struct, frozen=True):
     """The texts at and below `path` have what a search of `dxos.words` asks for; needs the index of words."""
 
     path: Path
     search: str
 
 
-@dataclass(frozen=True, slots=True)
-class Refers:
+class Refers(Struct, frozen=True):
     """The object refers to one of these, anywhere or at (or in a list at) `path`."""
 
     path: Path | None
     dxns: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class LinkIs:
+class LinkIs(Struct, frozen=True):
     """The object is a relation with one of these at this end."""
 
     end: Literal["source", "target"]
     dxns: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class TypeIs:
+class TypeIs(Struct, frozen=True):
     """The object has this type, or, if that names no version, any version of it; None: it has none."""
 
     type: str | None  # `dxn:type:<name>:<version>` or `dxn:type:<name>`.
 
 
-@dataclass(frozen=True, slots=True)
-class IdIn:
+class IdIn(Struct, frozen=True):
     """The object's id is one of these."""
 
     ids: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Deleted:
+class Deleted(Struct, frozen=True):
     """Which of the deleted objects are meant."""
 
     which: Literal["exclude", "include", "only"]
 
 
-@dataclass(frozen=True, slots=True)
-class And:
+class And(Struct, frozen=True):
     """All of them hold; so none is true."""
 
     terms: tuple["Condition", ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Or:
+class Or(Struct, frozen=True):
     """One of them holds; so none is false."""
 
     terms: tuple["Condition", ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Not:
+class Not(Struct, frozen=True):
     """The other does not hold."""
 
     term: "Condition"
@@ -164,8 +151,7 @@ Condition = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(Struct, frozen=True):
     """By the value at `path`: none and null, then numbers (true is 1), then text by code point, then the rest."""
 
     path: Path

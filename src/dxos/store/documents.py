@@ -8,8 +8,9 @@ A document's chunks lie side by side under the keys number << 20 | sequence; the
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final, final
+
+from msgspec import Struct
 
 from dxos.errors import CorruptionError
 from dxos.limits import CHUNKS_PER_DOCUMENT_MAX
@@ -28,8 +29,7 @@ Heads = tuple[bytes, ...]
 NewDocument = tuple[str, Sequence[bytes], Sequence[bytes]]  # Its id, its change chunks, its heads after them.
 
 
-@dataclass(frozen=True, slots=True)
-class DocumentSize:
+class DocumentSize(Struct, frozen=True):
     """How much of a document is snapshot and how much came after it: when to compact."""
 
     snapshot_bytes: int  # 0 if it has none.
@@ -38,8 +38,7 @@ class DocumentSize:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class DocumentsSize:
+class DocumentsSize(Struct, frozen=True):
     """How much is kept of all documents of a space, and how much was given up."""
 
     documents_count: int

@@ -5,8 +5,9 @@ which nobody searches pays nothing, and typing into a long text does not index i
 """
 
 import json
-from dataclasses import dataclass
 from typing import Final, final
+
+from msgspec import Struct
 
 from dxos.errors import InvalidValueError, UsageError
 from dxos.limits import QUERY_INDEXES_DECLARED_MAX, QUERY_INDEXES_MAX, TEXT_INDEX_BATCH
@@ -30,8 +31,7 @@ WORDS_SCHEMA: Final = (
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class FieldIndex:
+class FieldIndex(Struct, frozen=True):
     """An index on one property."""
 
     number: int

@@ -3,8 +3,9 @@
 # ruff: noqa: S608 - the statements are put together from constants of this module; values are parameters.
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final, final
+
+from msgspec import Struct
 
 from dxos.keys import PublicKey
 from dxos.store.checksum import check_sum, checked
@@ -19,8 +20,7 @@ _SPACE_COLUMNS: Final = (
 _SPACE_TABLES: Final = "space_records JOIN spaces ON spaces.number = space_records.space"
 
 
-@dataclass(frozen=True, slots=True)
-class SpaceRecord:
+class SpaceRecord(Struct, frozen=True):
     """One space of this profile."""
 
     space_id: str  # 33 characters.

@@ -10,9 +10,10 @@ same moment, which no other step has: so a moment names them.
 # ruff: noqa: S608 - the statements are put together from constants of this module; values are parameters.
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, final
+
+from msgspec import Struct
 
 from dxos.limits import MOMENTS_AT_ONCE_MAX, MOMENTS_PER_DOCUMENT_MAX
 from dxos.store.database import Database, Parameter
@@ -32,8 +33,7 @@ class Standing(IntEnum):
     SPENT = 3  # An own one, to be undone by nobody.
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
+class Moment(Struct, frozen=True):
     """What is known of one change."""
 
     document_id: str

@@ -7,8 +7,9 @@ import logging
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, final
+
+from msgspec import Struct
 
 from dxos.errors import CorruptionError, StorageFullError
 from dxos.limits import QUERY_SCAN_ROWS_MAX, QUERY_SCAN_ROWS_MIN, QUERY_SCANNED_PATHS_MAX, QUERY_SCANNED_ROWS_MAX
@@ -76,8 +77,7 @@ _PUT: Final = """
 """
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectRecord:
+class ObjectRecord(Struct, frozen=True):
     """One object as it is read."""
 
     object_id: str  # A ULID, 26 characters.
@@ -94,8 +94,7 @@ class ObjectRecord:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """How a query is answered."""
 
     steps: tuple[str, ...]  # In SQLite's words.

@@ -33,6 +33,7 @@ from typing import final
 
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
+from msgspec import Struct
 
 from dxos.errors import (
     AuthenticationError,
@@ -134,8 +135,7 @@ class Respond:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class CountFailure:
+class CountFailure(Struct, frozen=True):
     """Count one wrong code on disk, then call `failure_counted`."""
 
 
@@ -149,24 +149,21 @@ class Admit:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Admitted:
+class Admitted(Struct, frozen=True):
     """The host admitted us; nothing in it is verified yet."""
 
     response: invitations_pb2.AdmissionResponse  # Of the invitation's kind.
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class StateChanged:
+class StateChanged(Struct, frozen=True):
     """For observers."""
 
     state: InvitationState
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(Struct, frozen=True):
     """The handshake is over; the last action."""
 
     error: DxosError

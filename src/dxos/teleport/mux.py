@@ -16,9 +16,10 @@ The wire cannot close one channel; `drop_channel` forgets it here and ignores wh
 """
 
 from collections import deque
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import final
+
+from msgspec import Struct, field
 
 from dxos.errors import BrokenError, DecodeError, LimitError, ProtocolError, UsageError
 from dxos.limits import (
@@ -57,8 +58,7 @@ TRANSITIONS = {
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class ChannelOpened:
+class ChannelOpened(Struct, frozen=True):
     """Both sides have opened the channel."""
 
     channel: int  # Our number.
@@ -66,17 +66,18 @@ class ChannelOpened:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class DataReceived:
+class DataReceived(Struct, frozen=True):
     """One whole message of a channel."""
 
     channel: int  # Our number.
-    data: bytes = field(repr=False)  # At most MESSAGE_BYTES_MAX; of a call it may hold an authentication code.
+    data: bytes  # At most MESSAGE_BYTES_MAX; of a call it may hold an authentication code.
+
+    def __repr__(self) -> str:
+        return f"DataReceived(channel={self.channel})"
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class PeerClosed:
+class PeerClosed(Struct, frozen=True):
     """The peer ends the connection in order, or answers our end; the last event."""
 
     reason: str  # What it says; at most 512 characters; may be empty.
@@ -85,8 +86,7 @@ class PeerClosed:
 Event = ChannelOpened | DataReceived | PeerClosed
 
 
-@dataclass(slots=True)
-class _Channel:
+class _Channel(Struct):
     number: int
     tag: str
     remote: int | None = None  # The peer's number, from its open.
@@ -97,8 +97,7 @@ class _Channel:
     queued_bytes: int = 0  # Early and encoded, not yet taken by `data_to_send`.
 
 
-@dataclass(slots=True)
-class _Partial:
+class _Partial(Struct):
     length: int
     data: bytearray
 

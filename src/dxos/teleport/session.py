@@ -14,12 +14,12 @@ Invariants
 3. After Closed nothing happens and nothing is sent but what was queued before it.
 """
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import final
 
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
+from msgspec import Struct
 
 from dxos.errors import BrokenError, DeadlineError, DxosError, LimitError, PeerError, ProtocolError, UsageError
 from dxos.limits import (
@@ -62,14 +62,12 @@ TRANSITIONS = {
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class SessionOpened:
+class SessionOpened(Struct, frozen=True):
     """The peer speaks this protocol."""
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class ExtensionEvent:
+class ExtensionEvent(Struct, frozen=True):
     """Something happened on an extension's channel of calls."""
 
     name: str
@@ -77,16 +75,14 @@ class ExtensionEvent:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class RawOpened:
+class RawOpened(Struct, frozen=True):
     """Both sides have opened a raw channel."""
 
     channel: int
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class RawReceived:
+class RawReceived(Struct, frozen=True):
     """Bytes of a raw channel; the peer's messages are parts of one stream."""
 
     channel: int
@@ -94,8 +90,7 @@ class RawReceived:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class SessionClosed:
+class SessionClosed(Struct, frozen=True):
     """The session is over; the last event."""
 
     error: DxosError | None  # None when either side ended it in order.
@@ -104,8 +99,7 @@ class SessionClosed:
 Event = SessionOpened | ExtensionEvent | RawOpened | RawReceived | SessionClosed
 
 
-@dataclass(slots=True)
-class _Extension:
+class _Extension(Struct):
     name: str
     peer: RpcPeer
     channel: int | None = None  # Its number, once we have opened it.

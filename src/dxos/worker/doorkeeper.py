@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import final
 
+from msgspec import Struct
+
 from dxos.limits import (
     LOOPBACK_SHOW_S,
     LOOPBACK_TOKEN_BYTES,
@@ -39,8 +41,7 @@ TRANSITIONS = {
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Admit:
+class Admit(Struct, frozen=True):
     """This connection is the one that the offer was made for."""
 
     connection: int
@@ -48,16 +49,14 @@ class Admit:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class TurnAway:
+class TurnAway(Struct, frozen=True):
     """Close this connection."""
 
     connection: int
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Expired:
+class Expired(Struct, frozen=True):
     """Nobody came for this offer."""
 
     offer: int

@@ -100,3 +100,10 @@ def test_a_filter_nested_too_deep_is_refused() -> None:
 def test_what_cannot_be_searched_for_is_refused(filter_: Filter) -> None:
     with pytest.raises(InvalidValueError):
         Query(filter_)
+
+
+def test_a_reference_is_no_text_that_a_search_finds() -> None:
+    row = ObjectRow("A", data={"owner": {"/": "dxn:echo:@:milk"}, "note": "milk"})
+    assert matches(Matches(("note",), "milk"), row)
+    assert not matches(Matches(("owner",), "milk"), row)
+    assert not matches(Matches(("owner", "/"), "milk"), row)

@@ -1,6 +1,5 @@
-import dataclasses
-
 import pytest
+from msgspec.structs import replace
 
 from dxos.errors import CorruptionError
 from dxos.keys import PublicKey
@@ -39,7 +38,7 @@ def test_settings_are_kept_by_name(store: MetadataStore) -> None:
 def test_space_records_come_back_oldest_first_and_can_change(store: MetadataStore) -> None:
     store.put_space(SPACE)
     store.put_space(OTHER)
-    changed = dataclasses.replace(SPACE, state="CLOSED", record=b"new")
+    changed = replace(SPACE, state="CLOSED", record=b"new")
     store.put_space(changed)
     assert store.spaces() == [changed, OTHER]
     assert store.space_ids() == ["space", "other"]

@@ -1,6 +1,5 @@
-import dataclasses
-
 import pytest
+from msgspec.structs import replace
 
 from dxos.errors import CorruptionError, InvalidValueError
 from dxos.store.conditions import And, Deleted, Equals, IdIn, Not, Or, Order, TypeIs
@@ -34,7 +33,7 @@ def ids(records: list[ObjectRecord]) -> str:
 def test_a_record_comes_back_as_it_was_put(store: ObjectStore) -> None:
     relation = ObjectRecord("r", "doc", "relation", None, True, "dxn:a", "dxn:b", {"keys": [1]}, {"x": {"/": "dxn:c"}})
     assert store.put("space", [relation]) == 1
-    assert store.get("space", "r") == dataclasses.replace(relation, version=1)
+    assert store.get("space", "r") == replace(relation, version=1)
     assert store.get("space", "x") is None
     assert store.get("elsewhere", "r") is None
 
