@@ -57,8 +57,12 @@ def check_descriptors(count: int, action: str) -> None:
             os.close(one)
 
 
-def make_private_directory(path: Path) -> None:
+def make_private_directory(path: Path, *, inside: bool = False) -> None:
     """Make sure that `path` is a directory of ours with mode 0700; its parents are made with default modes.
+
+    Args:
+        path: Of a profile, which its user chose.
+        inside: It was not chosen, but belongs to a profile.
 
     Raises:
         StorageAccessError: It is a link, no directory, another user's, or cannot be made or written.
@@ -74,20 +78,22 @@ def make_private_directory(path: Path) -> None:
         found = path.lstat()
     except OSError as error:
         raise map_os_error(error, "make the profile's folder") from error
+    name = f"The folder {path.name} of the profile" if inside else "The profile's folder"
     if stat.S_ISLNK(found.st_mode):
-        raise StorageAccessError("The profile's folder is a link; name the folder itself.")
+        raise StorageAccessError(f"{name} is a link; {'remove it' if inside else 'name the folder itself'}.")
     if not stat.S_ISDIR(found.st_mode):
-        raise StorageAccessError("The profile's path is no folder; choose another.")
+        raise StorageAccessError(f"{name} is no folder; {'remove it' if inside else 'choose another'}.")
     if sys.platform != "win32":
         if found.st_uid != os.geteuid():
-            raise StorageAccessError("The profile's folder is another user's; choose another.", owner=found.st_uid)
+            advice = "have it removed" if inside else "choose another"
+            raise StorageAccessError(f"{name} is another user's; {advice}.", owner=found.st_uid)
         if stat.S_IMODE(found.st_mode) & 0o077:
             try:
                 path.chmod(DIRECTORY_MODE)
             except OSError as error:
                 raise map_os_error(error, "close the profile's folder to other users") from error
     if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
-        raise StorageAccessError("The profile's folder cannot be written; check its permissions.")
+        raise StorageAccessError(f"{name} cannot be written; check its permissions.")
 
 
 def create_private_file(path: Path) -> None:

@@ -110,7 +110,7 @@ def open_places(profile: Path) -> Places:
             file_system=kind,
         )
     host = profile.resolve() / HOST_NAME
-    make_private_directory(host)
+    make_private_directory(host, inside=True)
     return Places(profile, host, _socket_folder(host))
 
 
@@ -169,7 +169,7 @@ def _socket_folder(host: Path) -> Path:
     folder = Path(os.fsdecode(chosen))
     if not folder.is_absolute() or len(chosen) + _SOCKET_NAME_BYTES_MAX > _SOCKET_PATH_BYTES_MAX:
         raise StorageAccessError("The profile's file host/sockets names no folder for sockets; remove it.")
-    make_private_directory(folder)
+    make_private_directory(folder, inside=True)
     return folder
 
 
