@@ -43,7 +43,7 @@ def _shared() -> tuple[Row, ...]:
         row("first_initialize_ms", "the same from `initialize` on", "ms", "imports of the worker's process", 600),
         row("further_spawn_ms", "each further process, start to ready", "ms", "imports", 150),
         row("further_initialize_ms", "the same from `initialize` on", "ms", "a few messages between threads", 150),
-        row("rss_bytes", "its resident memory", "MB", "interpreter, anyio, protobuf, msgpack", 45 * _MIB),
+        row("rss_bytes", "its resident memory", "MB", "interpreter, anyio, protobuf, msgspec", 45 * _MIB),
         row("call_p50_ms", "a call to the worker, p50", "ms", "Python on both sides", 0.3),
         row("seen_p50_ms", "an edit in one process seen in another, p50", "ms", "Python, three processes", 2),
         row("edits_per_s", "20 processes editing, edits in sum", "/s", "both processors", 5_000),
