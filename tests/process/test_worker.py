@@ -210,6 +210,32 @@ def test_a_worker_that_is_asked_to_end_does_so_in_order(tmp_path: Path) -> None:
         assert "The system asked for it" in (them.host / "worker.log").read_text()
 
 
+def test_a_worker_that_is_made_too_late_does_not_hide_the_one_that_serves(tmp_path: Path) -> None:
+    with people(tmp_path / "p") as them:
+        alice, bob = them.first(), them.another()
+        frozen = them.zygote_pid()
+        os.kill(frozen, signal.SIGSTOP)
+        os.kill(them.worker_pid(), signal.SIGKILL)
+        bob.ask("add", start=0)
+        worker, place = them.worker_pid(), (them.host / "worker.sock").stat().st_ino
+        os.kill(frozen, signal.SIGCONT)  # It makes the worker that nobody waits for any more.
+        until(lambda: frozen not in them.processes())
+        assert (them.host / "worker.sock").stat().st_ino == place
+        alice.signal(signal.SIGKILL)
+        bob.ask("wait_role", leads=True)
+        assert them.worker_pid() == worker
+
+
+def test_a_folder_that_is_removed_while_processes_work_is_made_again(tmp_path: Path) -> None:
+    with people(tmp_path / "p") as them:
+        alice = them.first()
+        shutil.rmtree(them.host)
+        alice.ask("add", start=0)
+        alice.ask("wait_role", leads=True)
+        assert until(lambda: them.host.exists() and list(them.host.glob("leader.*")))
+        assert them.another().ask("asked") == [0]
+
+
 def test_a_profile_whose_folder_of_locks_was_lost_is_opened_again(tmp_path: Path) -> None:
     with people(tmp_path / "p") as them:
         for _ in range(3):

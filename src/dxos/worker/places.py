@@ -31,6 +31,7 @@ from dxos.store.files import FILE_MODE, make_private_directory, map_os_error, re
 
 HOST_NAME: Final = "host"
 _POINTER_NAME: Final = "sockets"
+_DRAFT_SUFFIX: Final = ".new"  # Of a socket until it listens.
 _POINTER_BYTES_MAX: Final = 4_096
 _SOCKET_PATH_BYTES_MAX: Final = 103  # The shortest of the systems': 104 on macOS, 108 on Linux, with a zero at the end.
 _SOCKET_NAME_BYTES_MAX: Final = 26  # `/c.<18 digits>.sock`.
@@ -89,7 +90,10 @@ class Places(Struct, frozen=True):
         return self.host / f"alive.{worker_id}"
 
     def tidy(self) -> None:
-        """Remove the folder of sockets elsewhere, if it is empty."""
+        """Remove what nobody may need: sockets that were not given their names yet, and an empty folder elsewhere."""
+        with contextlib.suppress(OSError):
+            for draft in self.sockets.glob(f"?.*{_DRAFT_SUFFIX}"):
+                draft.unlink(missing_ok=True)  # Of one that was killed; one that lives makes another.
         if self.sockets != self.host:
             with contextlib.suppress(OSError):
                 self.sockets.rmdir()
@@ -218,7 +222,7 @@ def listen(path: Path) -> socket.socket:
     Raises:
         StorageAccessError: The folder cannot be written.
     """
-    draft = path.with_name(f"{path.name[0]}.{os.getpid()}.new")
+    draft = path.with_name(f"{path.name[0]}.{os.getpid()}{_DRAFT_SUFFIX}")
     while True:
         make_private_directory(path.parent)  # Whoever left last may have removed it.
         listener = socket.socket(socket.AF_UNIX)

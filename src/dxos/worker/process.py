@@ -94,6 +94,8 @@ class _Worker:
         self._links: set[int] = set()
         self._lingering: list[socket.socket] = []  # Closed when the storage is let go of.
         self._sessions: dict[tuple[str, int], _Session] = {}
+        self._listener: socket.socket | None = None
+        self._inode = 0
         self._provider: LocalServices | None = None
         self._services: Services | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -113,16 +115,13 @@ class _Worker:
         self._leaders = Leaders(self._received, self._link_ended, self._broken)
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._asked_to_end)
-        self._listener = listen(self._places.worker)
-        self._listener.setblocking(False)
-        inode = self._places.worker.lstat().st_ino
-        self._listen()
         self._door = Door() if is_loopback_chosen() else None
         try:
             with self._happening():
                 self._link(self._first)
             await self._ending.wait()
             # Sessions first, then the host, then locks.
+            await asyncio.sleep(0)
             sessions = [one.task for one in self._sessions.values()]
             for task in sessions:
                 task.cancel()
@@ -132,28 +131,37 @@ class _Worker:
                 await self._host_task
             self._machine.ended()
         finally:
-            self._loop.remove_reader(self._listener)
-            self._listener.close()
             if self._door is not None:
                 self._door.close()
-            self._tidy(inode)
+            self._tidy()
             self._leaders.stop()
         if self._failure is not None:
             raise self._failure
 
-    def _tidy(self, inode: int) -> None:
+    def _open_listener(self) -> None:
+        """Be there for the next leader; not before the first one wants a worker, or it might find one that ends."""
+        self._listener = listen(self._places.worker)
+        self._listener.setblocking(False)
+        self._inode = self._places.worker.lstat().st_ino
+        self._listen()
+
+    def _tidy(self) -> None:
         """Remove what nobody needs any more; what a newer one has put in its place stays."""
-        with contextlib.suppress(OSError, DxosError):
+        if self._listener is not None:
+            self._loop.remove_reader(self._listener)
+            self._listener.close()
+            if self._can_be_found():
+                with contextlib.suppress(OSError):
+                    self._places.worker.unlink()
+        with contextlib.suppress(DxosError):
             sweep(self._places.host)
-        with contextlib.suppress(OSError):
-            if self._places.worker.lstat().st_ino == inode:
-                self._places.worker.unlink()
         with contextlib.suppress(OSError, DxosError):
+            inode = self._places.coordinator.lstat().st_ino
             reached = connect(self._places.coordinator)
-            if reached is None:
-                self._places.coordinator.unlink()  # A leader that was killed could not.
-            else:
+            if reached is not None:
                 reached.close()
+            elif self._places.coordinator.lstat().st_ino == inode:
+                self._places.coordinator.unlink()  # A leader that was killed could not.
         self._places.tidy()
 
     # --- The machine --------------------------------------------------------------------------------------------------
@@ -192,7 +200,13 @@ class _Worker:
                     self._leaders.close_soon(number)
             case sessions.StartHost(init):
                 settings = Settings.from_json(init.config)
-                self._host_task = self._loop.create_task(self._host(settings, init.leadership_id))
+                self._provider = LocalServices(
+                    self._places.profile,
+                    settings.signal_servers,
+                    backup_passphrase=settings.backup_passphrase,
+                    leadership_id=init.leadership_id,
+                )
+                self._host_task = self._loop.create_task(self._host(self._provider))
             case sessions.Promote(leadership_id):
                 self._promote(leadership_id)
             case sessions.OpenSession(client_id, attempt):
@@ -200,7 +214,7 @@ class _Worker:
             case sessions.CloseSession(client_id, attempt):
                 session = self._sessions.get((client_id, attempt))
                 if session is not None:
-                    session.task.cancel()
+                    self._loop.call_soon(session.task.cancel)  # When it has begun, or it would not clean up.
             case sessions.End(reason):
                 _log.info("The worker ends: %s", reason)
                 self._ending.set()
@@ -239,10 +253,11 @@ class _Worker:
     # --- Leaders ------------------------------------------------------------------------------------------------------
 
     def _listen(self) -> None:
-        if self._listener.fileno() >= 0:
+        if self._listener is not None and self._listener.fileno() >= 0:
             self._loop.add_reader(self._listener, self._accept)
 
     def _accept(self) -> None:
+        assert self._listener is not None
         while True:
             try:
                 connection = accept(self._listener)
@@ -280,8 +295,16 @@ class _Worker:
                 return
             self._links.remove(number)
             self._machine.link_ended(number, self._now())
+            if self._machine.state is sessions.State.ORPHANED and not self._can_be_found():
+                self._machine.terminate("No leader can find it, as its socket was removed.")
         if not self._ending.is_set():  # Or it says by its end that the storage is let go of.
             self._leaders.release(number)
+
+    def _can_be_found(self) -> bool:
+        try:
+            return self._places.worker.lstat().st_ino == self._inode
+        except OSError:
+            return False
 
     def _release(self, one: socket.socket) -> None:
         """Close it now, or if its end is the reason why this worker ends, when the storage is let go of."""
@@ -292,20 +315,15 @@ class _Worker:
 
     # --- The host -----------------------------------------------------------------------------------------------------
 
-    async def _host(self, settings: Settings, leadership_id: int) -> None:
-        provider = self._provider = LocalServices(
-            self._places.profile,
-            settings.signal_servers,
-            backup_passphrase=settings.backup_passphrase,
-            leadership_id=leadership_id,
-        )
+    async def _host(self, provider: LocalServices) -> None:
         opened = False
         try:
+            self._open_listener()
             with unwrap_group():
                 async with contextlib.AsyncExitStack() as stack:
                     self._services = await self._open(stack, provider)
                     opened = True
-                    _log.info("The worker serves the profile for leader %s.", leadership_id)
+                    _log.info("The worker serves the profile for leader %s.", self._machine.leadership_id)
                     with self._happening():
                         self._machine.initialised(self._now())
                     await self._host_closing.wait()
@@ -321,7 +339,7 @@ class _Worker:
             except ProfileLockedError as error:
                 holder = error.detail.get("pid", 0)
                 marks = [one for one in self._places.host.glob("alive.*") if holder and alive_pid(one) == holder]
-                if not marks:
+                if not marks or self._host_closing.is_set():
                     raise
                 if self._now() > until:
                     _log.warning("Worker %s was replaced, but keeps the storage; it is killed.", holder)
@@ -347,7 +365,8 @@ class _Worker:
             self._provider.lead(leadership_id)
         except DxosError as error:
             self._fail(error, opened=True)
-        _log.info("The worker serves the profile for leader %s.", leadership_id)
+        else:
+            _log.info("The worker serves the profile for leader %s.", leadership_id)
 
     # --- Sessions -----------------------------------------------------------------------------------------------------
 

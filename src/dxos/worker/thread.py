@@ -512,8 +512,8 @@ class _Driver:
 
     async def _spawn(self, leading: _Leading) -> None:
         """Have the zygote fork a worker; the zygote that is here, the one that another leader left, or a new one."""
-        worker_id = secrets.token_hex(8)
         for is_last in (False, True):
+            worker_id = secrets.token_hex(8)  # Another one each time: the first may still come, and end at once.
             try:
                 sweep(self._places.host)
                 ours, theirs = socket.socketpair()

@@ -108,3 +108,11 @@ def test_a_process_with_too_many_files_open_is_told_so(tmp_path: Path, monkeypat
     monkeypatch.setattr(socket, "socket", fail)
     with pytest.raises(StorageAccessError, match="too many files"):
         connect(tmp_path / "coordinator.sock")
+
+
+def test_sockets_of_those_who_were_killed_before_they_listened_are_removed(tmp_path: Path) -> None:
+    places = open_places(tmp_path / "p")
+    (places.sockets / "c.1.new").touch()
+    with listen(places.coordinator):
+        places.tidy()
+        assert [one.name for one in places.sockets.iterdir()] == ["coordinator.sock"]
