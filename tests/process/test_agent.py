@@ -33,18 +33,18 @@ class Terminal:
     def __init__(self, them: People) -> None:
         self.profile = them.profile
         self.said, self.documents = "", list[Any]()
+        self.environ = {
+            **os.environ,
+            "PYTHONPATH": str(SOURCE),
+            "DX_DATA": str(self.profile.parents[1]),
+            "DX_PROFILE": self.profile.name,
+            "DX_NO_AGENT": "0",
+        }
 
     def dx(self, *arguments: str, idle: str = LONG, code: int = 0) -> Any:
         done = subprocess.run(
             [sys.executable, "-m", "dxos.cli", *arguments, "--json"],
-            env={
-                **os.environ,
-                "PYTHONPATH": str(SOURCE),
-                "DX_DATA": str(self.profile.parents[1]),
-                "DX_PROFILE": self.profile.name,
-                "DX_AGENT_IDLE": idle,
-                "DX_NO_AGENT": "0",
-            },
+            env={**self.environ, "DX_AGENT_IDLE": idle},
             capture_output=True,
             text=True,
             timeout=30,
@@ -100,6 +100,28 @@ def test_a_command_leaves_an_agent_and_the_next_one_finds_its_worker(terminal: T
     assert terminal.dx("status", "--no-agent")["agent"] is None
     terminal.dx("identity", "show", "--no-agent")
     assert not find_agent(terminal.profile)
+
+
+@pytest.mark.parametrize("name", ["SIGHUP", "SIGTERM"])
+def test_an_invitation_ends_with_the_terminal_that_shows_it_although_the_agent_stays(
+    terminal: Terminal, them: People, name: str
+) -> None:
+    terminal.dx("identity", "create", "--name", "Alice")
+    terminal.dx("space", "create", "Groceries")
+    with subprocess.Popen(
+        [sys.executable, "-m", "dxos.cli", "space", "share", "Groceries", "--json"],
+        env={**terminal.environ, "DX_AGENT_IDLE": LONG},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as sharing:
+        assert sharing.stdout is not None
+        assert "invitation" in sharing.stdout.readline()
+        sharing.send_signal(signal.Signals[name])
+        _, said = sharing.communicate(timeout=30)
+    assert sharing.returncode == 130
+    assert "The invitation is cancelled" in said
+    assert find_agent(them.profile)
 
 
 def test_an_agent_that_nobody_needs_ends_and_one_that_is_needed_stays(terminal: Terminal, them: People) -> None:

@@ -5,6 +5,7 @@ Exit codes: 0 done; 1 refused or failed, one sentence on stderr says why; 2 wron
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import inspect
@@ -42,6 +43,7 @@ _COMMON: Final = {
     "no_agent": NoAgentOption,
     "debug": DebugOption,
 }
+_TERMINATING: Final = (signal.SIGTERM,) if sys.platform == "win32" else (signal.SIGTERM, signal.SIGHUP)
 _SILENCE: Final = logging.NullHandler()
 _log = logging.getLogger(__name__)
 
@@ -129,7 +131,8 @@ def run(session: Session, body: Callable[[], Awaitable[None]], *, debug: bool = 
     except DxosError as error:
         return _refuse(session, error, debug=debug)
     except KeyboardInterrupt:
-        session.output.say("Interrupted.")
+        with contextlib.suppress(OSError):  # The terminal may be gone.
+            session.output.say("Interrupted.")
         return INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output has enough of it. Python would complain once more when it flushes at exit.
@@ -164,13 +167,18 @@ async def _call(body: Callable[[], Awaitable[None]]) -> None:
 
 
 class _terminable:
-    """Within, a request to terminate is an interruption: the profile is closed in order."""
+    """Within, a request to terminate, and the end of the terminal, is an interruption: all is closed in order."""
 
     def __enter__(self) -> None:
-        self._before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+        self._before = {
+            one: signal.signal(one, lambda *_: signal.raise_signal(signal.SIGINT))
+            for one in _TERMINATING
+            if signal.getsignal(one) is not signal.SIG_IGN  # As with `nohup`.
+        }
 
     def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGTERM, self._before)
+        for one, before in self._before.items():
+            signal.signal(one, before)
 
 
 def _default(key: str) -> bool | None:
