@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, final
 
 import anyio
@@ -47,7 +48,7 @@ async def join(session: Session, client: Client, code: str, auth_code: str | Non
     output = session.output
     async with network_watched(session, client):
         guest = client.accept_invitation(InvitationEncoder.decode(code))
-        reporting = guest.subscribe(lambda it: _say_state(output, it.state.name), _ignore)
+        reporting = guest.subscribe(_state_teller(output), _ignore)
         answerer = _Answerer(output, guest, auth_code, LineReader(session.surroundings.stdin))
         try:
             with unwrap_group():
@@ -153,9 +154,18 @@ async def _warn_of_silence(output: Output, guest: AuthenticatingInvitation) -> N
         )
 
 
-def _say_state(output: Output, state: str) -> None:
-    if state in _SENTENCES:
-        output.say(_SENTENCES[state])
+def _state_teller(output: Output) -> Callable[[Invitation], None]:
+    """Says what a state means, once while it lasts: an invitation may also change in other things."""
+    last = ""
+
+    def tell(invitation: Invitation) -> None:
+        nonlocal last
+        state = invitation.state.name
+        if state != last and state in _SENTENCES:
+            output.say(_SENTENCES[state])
+        last = state
+
+    return tell
 
 
 def _ignore(_: object) -> None:
