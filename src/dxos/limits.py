@@ -228,6 +228,7 @@ assert WORKER_ADOPT_S > LEADER_STALE_S + LOCK_RETRY_S, "a worker whose leader wa
 CLIENT_ID_CHARS_MAX = 128
 SESSION_CALLS_MAX = 65_536  # Calls and streams of one client; it has one stream or more for each open space.
 SESSION_RUNNING_MAX = 256  # Calls of one client that the host works on; further ones wait unread.
+SESSION_READING_MAX = 2  # Of these, how many may read at once: others have their turn after so many pieces of work.
 SESSION_QUEUE_BYTES_MAX = 64 * 1024 * 1024  # Waiting for one client that reads slowly; then its session ends.
 SESSION_SEND_BYTES = 1024 * 1024  # With this much waiting, the next piece of a long answer waits.
 SESSION_PIECE_ITEMS = 200  # Of a long answer that are encoded at once: about 1 ms.

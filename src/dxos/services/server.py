@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any, Final, final
 
 import anyio
@@ -26,6 +26,7 @@ from dxos.limits import (
     SESSION_PIECE_BYTES,
     SESSION_PIECE_ITEMS,
     SESSION_PIECE_ITEMS_FIRST,
+    SESSION_READING_MAX,
     SESSION_RUNNING_MAX,
 )
 from dxos.services.codec import Codec, codec_of
@@ -36,6 +37,13 @@ from dxos.teleport.rpc import Closed, Envelope, Event, Requested, StreamStopped
 from dxos.wire.proto import values_pb2
 
 _STATUS: Final = ("system", "query_status")
+_READING: Final = frozenset(
+    [
+        ("data", "get"),
+        *(("query", name) for name in ("execute", "count", "search", "explain")),
+        *(("history", name) for name in ("revisions", "object_at", "space_at", "conflicts")),
+    ]
+)
 _log = logging.getLogger(__name__)
 
 
@@ -74,6 +82,7 @@ class _Session:
         self._calls: dict[int, anyio.CancelScope] = {}
         self._streams: dict[int, Subscription] = {}
         self._running = 0
+        self._reading = anyio.Semaphore(SESSION_READING_MAX)
         self._statuses: dict[int, Envelope] = {}  # What is told again as a sign of life.
         self._upload = bytearray()
         self.fenced: FencedError | None = None
@@ -191,8 +200,10 @@ class _Session:
                 if method.repeat is Repeat.RECEIPT and isinstance(keyword["receipt"], Receipt):
                     keyword["receipt"] = replace(keyword["receipt"], client_id=self._client_id)
                 try:
-                    result = await self._function(method)(*positional, **keyword)
-                    await self._answer(number, method, result)
+                    # What only reads is work and no waiting, so more of it at once would be no faster.
+                    async with self._reading if (method.service, method.attribute) in _READING else nullcontext():
+                        result = await self._function(method)(*positional, **keyword)
+                        await self._answer(number, method, result)
                 except FencedError as error:
                     self.fenced = error  # No answer: it was not done, and the host that has the profile may do it.
                     self._end(error)

@@ -13,7 +13,7 @@ from dxos.client import Client
 from dxos.client.space import Space
 from dxos.echo.rows import ObjectRow
 from dxos.keys.ids import make_object_id
-from dxos.limits import SESSION_PIECE_BYTES, SESSION_QUEUE_BYTES_MAX
+from dxos.limits import SESSION_PIECE_BYTES, SESSION_QUEUE_BYTES_MAX, SESSION_READING_MAX
 from dxos.services.contract import Next, ObjectState, Services, SpaceArchive, Subscription
 from dxos.testing.peers import Simulation, until
 from dxos.testing.remote import OpenServices, ServedServices
@@ -128,3 +128,48 @@ async def test_what_is_too_long_to_be_told_ends_that_session_so_that_the_client_
             await until(lambda: heard == ["missed", "changed"])
             assert (others.sessions_count, served.sessions_count) == (1, 2)
     assert "The session of client alice is ended: A message is too long." in caplog.text
+
+
+# --- Fairness ---------------------------------------------------------------------------------------------------------
+
+
+class Work:
+    """A data service whose reading takes three turns of the event loop, and whose flushing takes long."""
+
+    def __init__(self) -> None:
+        self.reading = self.reading_max = 0
+        self.done: list[str] = []
+        self.flushed = anyio.Event()
+
+    async def get(self, space_id: str, object_ids: tuple[str, ...]) -> tuple[ObjectState, ...]:
+        self.reading += 1
+        self.reading_max = max(self.reading, self.reading_max)
+        try:
+            for _ in range(3):
+                await anyio.lowlevel.checkpoint()
+        finally:
+            self.reading -= 1
+        self.done.append(space_id)
+        return ()
+
+    async def flush(self, space_id: str) -> None:
+        await self.flushed.wait()
+
+    def forget(self, client_id: str) -> None:
+        pass
+
+
+async def test_who_asks_for_much_at_once_does_not_make_others_wait_for_all_of_it() -> None:
+    work = Work()
+    async with Simulation().services() as services:
+        busy, other = (ServedServices(OpenServices(Host(services, work)), client_id=one) for one in ("busy", "other"))
+        async with busy as much, other as little, anyio.create_task_group() as tasks:
+            for _ in range(20):
+                tasks.start_soon(much.data.flush, "B")  # What waits keeps nothing back.
+            for _ in range(100):
+                tasks.start_soon(much.data.get, "busy", ())
+            tasks.start_soon(little.data.get, "other", ())
+            await until(lambda: len(work.done) == 101)
+            assert work.done.index("other") < 30
+            assert work.reading_max == SESSION_READING_MAX + 1
+            work.flushed.set()
