@@ -43,6 +43,7 @@ class Person:
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         threading.Thread(target=self._read, daemon=True).start()
         self.opened_s = 0.0
+        self.code, self.words = 0, ""  # Known when it is over.
 
     def _read(self) -> None:
         assert self._process.stdout is not None
@@ -107,7 +108,11 @@ class Person:
     def close(self) -> None:
         """Whatever it does, it is over."""
         self._process.kill()
-        self._process.wait()
+        self.code = self._process.wait()
+        assert self._process.stderr is not None
+        with contextlib.suppress(OSError, ValueError):
+            os.set_blocking(self._process.stderr.fileno(), False)  # A child of its own may have it still.
+            self.words = os.read(self._process.stderr.fileno(), 65_536).decode(errors="replace")
         for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
             assert pipe is not None
             with contextlib.suppress(OSError):
@@ -189,6 +194,14 @@ class People:
     def _locks(self) -> list[Path]:
         return sorted(self.host.glob("leader.*"))
 
+    def tell(self) -> None:
+        """Print what is known of a test that failed."""
+        print("processes:", self.processes(), "files:", sorted(os.listdir(self.host)) if self.host.exists() else None)
+        for one in self._all:
+            print(f"process {one.pid} ended with {one.code}: {one.words}")
+        for log in sorted(self.host.glob("*.log")):
+            print(log.name, log.read_text(), sep="\n")
+
     def leftovers(self) -> list[str]:
         """Files that should not be there when nobody uses the profile."""
         kept = {"worker.log", "sockets"}
@@ -209,11 +222,15 @@ def people(profile: Path, script: str = "worker_peer.py", servers: Sequence[str]
     """Those who share a profile; in the end no process and no file of theirs is left."""
     them = People(profile, script, servers)
     try:
-        yield them
-    finally:
-        them.close()
-    if them.host.exists():
-        until(lambda: not them.processes(), 20)
-        left = them.leftovers()
-        assert left == [], left
-        them.check_locks()
+        try:
+            yield them
+        finally:
+            them.close()
+        if them.host.exists():
+            until(lambda: not them.processes(), 20)
+            left = them.leftovers()
+            assert left == [], left
+            them.check_locks()
+    except BaseException:
+        them.tell()
+        raise
