@@ -168,7 +168,9 @@ class RemoteServices:
             self._tell(None)
             # A session that ends as soon as it begins must not keep this process busy.
             is_short = anyio.current_time() - began < RECONNECT_S_MAX
-            pause_s = min(max(2 * pause_s, RECONNECT_S_MIN), RECONNECT_S_MAX) if is_short else 0.0
+            before_s, pause_s = pause_s, min(max(2 * pause_s, RECONNECT_S_MIN), RECONNECT_S_MAX) if is_short else 0.0
+            if before_s < pause_s == RECONNECT_S_MAX:
+                _log.warning("Each session with the host ends as soon as it begins; the host's log says why.")
             await anyio.sleep(pause_s)
             stream = await self._connect()
             for one in self._streams:

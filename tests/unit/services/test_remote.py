@@ -270,6 +270,18 @@ async def test_a_call_that_may_have_been_done_says_so_and_is_not_made_again() ->
             served.cut()
 
 
+async def test_sessions_that_end_as_soon_as_they_begin_keep_nobody_busy_and_are_told_of_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with host_with_space() as (services, _):
+        served = ServedServices(OpenServices(services), cuts=(20, *[0] * 30))
+        async with Client(services=served) as client:
+            await anyio.sleep(60)
+            assert client.status.get() is SystemStatus.ACTIVE
+    assert served.sessions_count == 32
+    assert len([one for one in caplog.records if "ends as soon as it begins" in one.getMessage()]) == 1
+
+
 async def test_the_status_is_none_while_there_is_no_host() -> None:
     served = ServedServices(Simulation().services())
     seen: list[SystemStatus | None] = []

@@ -2,6 +2,8 @@
 
 import random
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import anyio
@@ -14,9 +16,15 @@ from dxos.client.space import Space
 from dxos.echo.rows import ObjectRow
 from dxos.keys.ids import make_object_id
 from dxos.limits import SESSION_PIECE_BYTES, SESSION_QUEUE_BYTES_MAX, SESSION_READING_MAX
+from dxos.mesh.memory import memory_links
 from dxos.services.contract import Next, ObjectState, Services, SpaceArchive, Subscription
+from dxos.services.methods import methods_of
+from dxos.services.port import VALUE, Port
+from dxos.services.server import serve
 from dxos.testing.peers import Simulation, until
 from dxos.testing.remote import OpenServices, ServedServices
+from dxos.wire import encode
+from dxos.wire.proto import rpc_pb2, values_pb2
 
 pytestmark = pytest.mark.anyio
 
@@ -173,3 +181,76 @@ async def test_who_asks_for_much_at_once_does_not_make_others_wait_for_all_of_it
             assert work.done.index("other") < 30
             assert work.reading_max == SESSION_READING_MAX + 1
             work.flushed.set()
+
+
+# --- Who breaks the rules ---------------------------------------------------------------------------------------------
+
+
+def frame(message: rpc_pb2.RpcMessage) -> bytes:
+    encoded = encode(message)
+    return len(encoded).to_bytes(4, "big") + encoded
+
+
+def request(number: int, method: str, content: bytes) -> bytes:
+    payload = values_pb2.Any(type_url=VALUE, value=content)
+    return frame(rpc_pb2.RpcMessage(request=rpc_pb2.Request(id=number, method=method, payload=payload, stream=True)))
+
+
+STATUS = "dxos.client.services.SystemService.QueryStatus"
+FOREIGN = {
+    "bytes that are no frames": (b"\xff" * 64, "too long"),
+    "arguments that do not parse": (request(1, STATUS, b"\xc1"), "does not parse"),
+    "two calls with one number": (
+        2 * request(1, STATUS, methods_of("system")["query_status"].arguments.pack(())),
+        "number",
+    ),
+    "too many streams": (
+        b"".join(request(one, STATUS, methods_of("system")["query_status"].arguments.pack(())) for one in range(101)),
+        "Too many",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", FOREIGN)
+async def test_who_breaks_the_rules_loses_its_session_and_nobody_else_notices(
+    what: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("dxos.services.port.SESSION_CALLS_MAX", 100)
+    content, reason = FOREIGN[what]
+    async with Simulation().services() as services:
+        others = ServedServices(OpenServices(services), client_id="others")
+        async with others as remote, anyio.create_task_group() as tasks:
+            ours, theirs = memory_links()
+            tasks.start_soon(partial(serve, services, theirs, client_id="foreign"))
+            await ours.send(content)
+            with suppress(anyio.EndOfStream):
+                while True:
+                    await ours.receive()
+            await remote.system.get_platform()
+            assert others.sessions_count == 1
+    (said,) = (one.getMessage() for one in caplog.records if "foreign" in one.getMessage())
+    assert said.startswith("The session of client foreign was ended: ")
+    assert reason in said
+
+
+async def test_a_client_that_reads_nothing_costs_a_bounded_queue_and_then_its_session(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    archive, limit = Archive(count=1, chars=10_000), 100_000
+    async with Simulation().services() as services:
+        host: Any = Host(services, archive)
+        async with anyio.create_task_group() as tasks:
+            monkeypatch.setattr("dxos.services.server.Port", partial(Port, queue_bytes_max=limit))
+            ours, theirs = memory_links(buffer_bytes_max=1_000)
+            tasks.start_soon(partial(serve, host, theirs, client_id="asleep"))
+            subscribe = methods_of("data")["subscribe"]
+            await ours.send(request(1, subscribe.name, subscribe.arguments.pack(("B",))))
+            await until(lambda: len(archive.listeners) == 1)
+            told = 0
+            while len(archive.listeners):
+                archive.listeners.emit((state(1, "x" * 10_000),))
+                told += 1
+                await anyio.lowlevel.checkpoint()
+            assert limit // 10_000 <= told <= limit // 10_000 + 5
+            tasks.cancel_scope.cancel()
+    assert "The session of client asleep is ended: The other side of this session does not read" in caplog.text
