@@ -423,6 +423,60 @@ async def test_what_a_replaced_host_refuses_is_done_by_the_one_that_replaced_it(
         assert stored.row.data["sizes"] == [1]
 
 
+async def test_who_closes_while_there_is_no_host_waits_only_to_store_what_was_edited(tmp_path: Path) -> None:
+    async with Hosts(Simulation(), tmp_path) as hosts:
+        client = Client(services=RemoteServices(hosts.connect))
+        await client.initialize()
+        await client.halo.create_identity("alice")
+        space = await client.create_space()
+        milk = space.db.add({"title": "Milk"})
+        await space.db.flush()
+        await hosts.kill()
+        async with anyio.create_task_group() as tasks:
+
+            async def ask() -> None:
+                with pytest.raises(ClosedError):
+                    await space.db.query().run()
+
+            tasks.start_soon(ask)
+            await anyio.sleep(1)
+            with anyio.fail_after(1):
+                await client.destroy()
+
+        await hosts.start()
+        await client.initialize()
+        db = await database(client, space.id)
+        await db.query().run()
+        milk = (await db.query(title="Milk").run())[0]
+        await hosts.kill()
+        milk.title = "Oat milk"
+        closed = anyio.Event()
+        async with anyio.create_task_group() as tasks:
+
+            async def destroy() -> None:
+                await client.destroy()
+                closed.set()
+
+            tasks.start_soon(destroy)
+            await anyio.sleep(60)
+            assert not closed.is_set()
+            await hosts.start()
+            with anyio.fail_after(5):
+                await closed.wait()
+        (stored,) = await hosts.services.data.get(space.id, [milk.id])
+        assert stored.row.data["title"] == "Oat milk"
+
+        await client.initialize()
+        db = await database(client, space.id)
+        (milk,) = await db.query(title="Oat milk").run()
+        await hosts.kill()
+        milk.title = "Soy milk"
+        with anyio.move_on_after(5) as waiting:
+            await client.destroy()
+        assert waiting.cancelled_caught
+        assert not client.initialized
+
+
 async def test_a_client_over_a_session_closes_in_a_cancelled_task_too() -> None:
     client = Client(services=ServedServices(Simulation().services()))
     await client.initialize()
