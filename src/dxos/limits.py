@@ -281,7 +281,6 @@ PARSE_INLINE_BYTES_MAX = 1024 * 1024  # Longer JSON is parsed by a worker thread
 # --- History --------------------------------------------------------------------------------------------------------
 DIFFERENCE_PAIRS_MAX = 1_000_000  # Pairs of elements or characters compared; beyond, all between is one replacement.
 HISTORY_CHANGES_MAX = 1_000  # Newest changes of a document that are looked at, and returned, by one call.
-HISTORY_SLICE_S = 0.01  # Work on past states before everything else has its turn.
 UNDO_DOCUMENTS_MAX = 200  # Documents of one step that are undone in one turn: about 0.2 s.
 MOMENTS_AT_ONCE_MAX = 10_000  # Changes of one step that are looked up at once, to be undone.
 MOMENTS_PER_DOCUMENT_MAX = 1_024  # Changes of one document whose times are kept when it is compacted.

@@ -5,13 +5,12 @@ since, becomes again what it was before. So it needs no agreement with peers and
 """
 
 import logging
-import time
 from collections.abc import Callable, Iterator, Sequence, Set
 from typing import final
 
-import anyio.lowlevel
 from msgspec.structs import replace
 
+from dxos.aio import Pace
 from dxos.echo import history, layout
 from dxos.echo.difference import differences, merge_rows, to_mutations
 from dxos.echo.document import Change, Document, Heads
@@ -20,25 +19,11 @@ from dxos.echo.query import Query, select
 from dxos.echo.revision import Conflict, ConflictingValue, Revision
 from dxos.echo.rows import ObjectRow
 from dxos.errors import CorruptionError, DecodeError, ObjectNotFoundError
-from dxos.limits import HISTORY_CHANGES_MAX, HISTORY_SLICE_S, UNDO_DOCUMENTS_MAX, UPDATE_OBJECTS_MAX
+from dxos.limits import HISTORY_CHANGES_MAX, UNDO_DOCUMENTS_MAX, UPDATE_OBJECTS_MAX
 from dxos.spaces.documents import Documents, ObjectEdit, Reversal, StoredObject
 from dxos.store.moments import Moment, Standing
 
 _log = logging.getLogger(__name__)
-
-
-@final
-class _Slices:
-    """Gives way to everything else after each slice of work."""
-
-    def __init__(self) -> None:
-        self._until_s = time.perf_counter() + HISTORY_SLICE_S
-
-    async def pause(self) -> None:
-        """Give way if the slice is over."""
-        if time.perf_counter() > self._until_s:
-            await anyio.lowlevel.checkpoint()
-            self._until_s = time.perf_counter() + HISTORY_SLICE_S
 
 
 @final
@@ -61,12 +46,13 @@ class History:
         document = self._documents.load(document_id)
         noted = self._moments.of(document_id)
         dated = self._dated(document_id, document, object_id)
-        slices, states = _Slices(), _States(document, object_id)
+        pace, states = Pace(), _States(document, object_id)
         found: list[Revision] = []
         for one in reversed(dated[-HISTORY_CHANGES_MAX:]):
             if len(found) >= limit:
                 break
-            await slices.pause()
+            if pace.is_due:
+                await pace.rest()
             changed = differences(states.before(one.change), states.after(one.change))
             if changed:
                 moment = noted.get(history.change_key(one.change.hash))
@@ -95,14 +81,15 @@ class History:
         """What a query would have found at a moment; damaged documents are left out."""
         changed = set(self._moments.changed_after(space, moment_ms))
         root_id = self._documents.root_id(space)
-        slices = _Slices()
+        pace = Pace()
         places = self._documents.places(space)
         rows: list[ObjectRow] = []
         for object_id, document_id in places.items():
             # Nobody notes the times of peers' changes in the root, which are links but for the name of the space.
             if document_id not in changed and document_id != root_id:
                 continue
-            await slices.pause()
+            if pace.is_due:
+                await pace.rest()
             try:
                 row = self._past(document_id, self._documents.load(document_id), object_id, moment_ms)
             except (CorruptionError, DecodeError) as error:
@@ -116,7 +103,8 @@ class History:
             if document_id not in changed and document_id != root_id and history.created_ms(object_id) <= moment_ms
         ]
         for start in range(0, len(same), UPDATE_OBJECTS_MAX):
-            await slices.pause()
+            if pace.is_due:
+                await pace.rest()
             rows += [one.row for one in self._documents.get(space, same[start : start + UPDATE_OBJECTS_MAX])]
         return tuple(select(query, rows))
 
