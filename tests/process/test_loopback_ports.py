@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from worker_people import people, until
+from worker_people import SOURCE, people, until
 
 from dxos.limits import LOOPBACK_TOKEN_BYTES, LOOPBACK_TRIES_MAX
 
@@ -18,6 +18,27 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="looks at processes as Linux shows them"),
 ]
 LISTENS, CONNECTED = "0A", "01"
+
+
+# What Python runs first, in every process: a system that hands over no descriptor.
+POOR = """
+import socket
+del socket.SCM_RIGHTS
+socket.__all__.remove("SCM_RIGHTS")
+def refuse(*_):
+    raise OSError("no descriptors are handed over here")
+socket.socket.recvmsg = refuse
+"""
+
+
+@pytest.fixture
+def poor(tmp_path: Path) -> Path:
+    """This package, on such a system."""
+    source = tmp_path / "poor"
+    source.mkdir()
+    (source / "sitecustomize.py").write_text(POOR)
+    (source / "dxos").symlink_to(SOURCE / "dxos")
+    return source
 
 
 def ports(pid: int, state: str) -> list[int]:
@@ -60,3 +81,22 @@ def test_processes_share_a_profile_over_the_loopback_address(tmp_path: Path, mon
         until(lambda: len(ports(them.worker_pid(), CONNECTED)) == 1)
         assert bob.stop() == ""
         assert not re.search(r"[0-9a-f]{64}", (them.host / "worker.log").read_text()), "no token in the log"
+
+
+def test_a_system_that_hands_over_no_descriptor_has_all_that_others_have(tmp_path: Path, poor: Path) -> None:
+    with people(tmp_path / "p") as them:
+        alice = them.start(source=poor).ready()
+        alice.ask("create")
+        alice.ask("follow")
+        assert ports(them.worker_pid(), LISTENS), "which has to be nothing's choice"
+        bob = them.start("trio", source=poor).ready()
+        bob.ask("follow")
+        alice.ask("add", start=0)
+        os.kill(them.worker_pid(), signal.SIGKILL)
+        bob.ask("add", start=1)
+        alice.signal(signal.SIGKILL)
+        bob.ask("wait_role", leads=True)
+        os.kill(them.worker_pid(), signal.SIGKILL)
+        bob.ask("add", start=2)
+        assert bob.ask("numbers", count=3) == [0, 1, 2]
+        assert bob.stop() == ""

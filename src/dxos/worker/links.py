@@ -25,6 +25,13 @@ from dxos.store.files import map_os_error
 _HEAD_BYTES: Final = 5
 _READ_BYTES: Final = 64 * 1024
 _CLOEXEC: Final = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+_CAN_HAND_OVER: Final = hasattr(socket, "SCM_RIGHTS") and hasattr(socket.socket, "sendmsg")
+PORTS: Final = "DX_PORTS"  # Of the environment: `loopback` does without descriptors where they would do.
+
+
+def are_descriptors_handed_over() -> bool:
+    """Whether this process hands over descriptors; else it connects once more, or gives a ticket of `loopback`."""
+    return _CAN_HAND_OVER and os.environ.get(PORTS) != "loopback"
 
 
 def frame(message: bytes, *, descriptor: bool = False) -> bytes:
@@ -222,6 +229,8 @@ def receive_some(connection: socket.socket) -> tuple[bytes, list[int]]:
     Raises:
         OSError: What the system says; that no descriptor is left for one that came, too.
     """
+    if not _CAN_HAND_OVER:
+        return connection.recv(_READ_BYTES), []
     size = array.array("i").itemsize
     data, ancillary, flags, _ = connection.recvmsg(_READ_BYTES, socket.CMSG_LEN(LINK_DESCRIPTORS_MAX * size), _CLOEXEC)
     descriptors = array.array("i")

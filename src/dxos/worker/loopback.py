@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
-import os
 import secrets
 import socket
 import time
@@ -30,13 +29,6 @@ from dxos.worker.places import accept
 _log = logging.getLogger("dxos.worker")
 _CROWDED_S: Final = 0.1  # How long somebody waits for whom no descriptor is left, until that is tried again.
 ADDRESS: Final = "127.0.0.1"
-PORTS: Final = "DX_PORTS"  # Of the environment: `loopback` has ports made like this where descriptors would do.
-
-
-def is_loopback_chosen() -> bool:
-    """Whether a worker here makes its ports like this."""
-    can_pass = hasattr(socket, "SCM_RIGHTS") and hasattr(socket.socket, "sendmsg")
-    return not can_pass or os.environ.get(PORTS) == "loopback"
 
 
 @final

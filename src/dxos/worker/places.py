@@ -224,7 +224,7 @@ def listen(path: Path) -> socket.socket:
     """
     draft = path.with_name(f"{path.name[0]}.{os.getpid()}{_DRAFT_SUFFIX}")
     while True:
-        make_private_directory(path.parent)  # Whoever left last may have removed it.
+        make_private_directory(path.parent, inside=True)  # Whoever left last may have removed it.
         listener = socket.socket(socket.AF_UNIX)
         try:
             draft.unlink(missing_ok=True)

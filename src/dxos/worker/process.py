@@ -37,9 +37,10 @@ from dxos.store.files import map_os_error
 from dxos.version import __version__
 from dxos.worker import messages, sessions
 from dxos.worker.leaders import Leaders
+from dxos.worker.links import are_descriptors_handed_over
 from dxos.worker.lockfile import AliveMark, alive_pid, kill_alive, sweep
 from dxos.worker.logs import logging_to
-from dxos.worker.loopback import Door, Ticket, is_loopback_chosen
+from dxos.worker.loopback import Door, Ticket
 from dxos.worker.messages import Failure
 from dxos.worker.places import Places, accept, check_peer, connect, listen
 from dxos.worker.ports import stream_of
@@ -115,7 +116,7 @@ class _Worker:
         self._leaders = Leaders(self._received, self._link_ended, self._broken)
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._asked_to_end)
-        self._door = Door() if is_loopback_chosen() else None
+        self._door = None if are_descriptors_handed_over() else Door()
         try:
             with self._happening():
                 self._link(self._first)

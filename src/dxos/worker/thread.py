@@ -28,13 +28,14 @@ from typing import TYPE_CHECKING, Any, Final, final
 
 from msgspec import Struct
 
-from dxos.errors import ClosedError, DxosError, StorageAccessError
+from dxos.errors import BrokenError, ClosedError, DxosError, StorageAccessError
 from dxos.limits import (
     CLIENT_ID_CHARS_MAX,
     HAND_OVER_START_S,
     LEADER_BEAT_S,
     WORKER_CLOSE_S,
     WORKER_KILL_S_MAX,
+    WORKER_START_S_MAX,
     ZYGOTE_ANSWER_S,
 )
 from dxos.store.files import map_os_error
@@ -42,7 +43,7 @@ from dxos.version import __version__
 from dxos.worker import election, following, messages
 from dxos.worker.election import Election
 from dxos.worker.following import Following
-from dxos.worker.links import Link
+from dxos.worker.links import Link, are_descriptors_handed_over, frame
 from dxos.worker.lockfile import LeaderLock, is_locked, kill_alive, marks_in, read_leader, sweep
 from dxos.worker.messages import Failure, Message
 from dxos.worker.places import Places, accept, check_peer, connect, listen
@@ -516,22 +517,12 @@ class _Driver:
             worker_id = secrets.token_hex(8)  # Another one each time: the first may still come, and end at once.
             try:
                 sweep(self._places.host)
-                ours, theirs = socket.socketpair()
+                ours = await self._ask_for_worker(leading, worker_id, fresh=is_last)
             except (OSError, DxosError) as error:
                 known = error if isinstance(error, DxosError) else map_os_error(error, "start the worker")
                 with self._happening():
                     leading.leadership.spawn_failed(Failure.of(known))
                 return
-            try:
-                zygote = await self._reach_zygote(leading, fresh=is_last)
-                zygote.send(json.dumps({"fork": worker_id}).encode(), theirs.fileno())
-            except DxosError as error:
-                ours.close()
-                with self._happening():
-                    leading.leadership.spawn_failed(Failure.of(error))
-                return
-            finally:
-                theirs.close()
             # A new one imports the host first; one that is there forks within milliseconds, unless it is frozen.
             is_forked = is_last or not leading.has_zygote_answered or await self._marked(worker_id)
             if is_forked and leading is self._leading:
@@ -541,6 +532,30 @@ class _Driver:
             ours.close()
             if leading is not self._leading:
                 return  # A worker that has no leader ends.
+
+    async def _ask_for_worker(self, leading: _Leading, worker_id: str, *, fresh: bool) -> socket.socket:
+        """This leader's end of the link to a worker that the zygote forks, or will."""
+        zygote = await self._reach_zygote(leading, fresh=fresh)
+        if are_descriptors_handed_over():
+            ours, theirs = socket.socketpair()
+            with theirs:
+                zygote.send(json.dumps({"fork": worker_id}).encode(), theirs.fileno())
+            return ours
+        until = self._now() + WORKER_START_S_MAX
+        while True:
+            if leading.has_zygote_answered or leading is not self._leading or self._now() > until:
+                break
+            await asyncio.sleep(_KILL_LOOK_S)  # It listens when it has imported the host.
+        connection = connect(self._places.zygote)
+        if connection is None:
+            raise BrokenError("The process that starts workers has ended.")
+        request = {"fork": worker_id, "for": leading.leadership.leadership_id}
+        try:
+            connection.send(frame(json.dumps(request).encode()))  # It fits: nothing was sent there before.
+        except OSError as error:
+            connection.close()
+            raise BrokenError("The process that starts workers has ended.") from error
+        return connection
 
     async def _marked(self, worker_id: str) -> bool:
         until = self._now() + ZYGOTE_ANSWER_S

@@ -1,6 +1,8 @@
 """The worker's parent: has imported the host, and forks a worker from it, so that one is there within milliseconds.
 
     leader ── {"fork": worker} + its link ──▶ zygote ── fork ──▶ worker
+                {"fork": worker, "for": leader}         on a connection of its own, which becomes that link, where no
+                                                        descriptor can be handed over
            ◀── {"forked": worker, "pid": …} ──      ◀─ SIGCHLD ──
            ◀── {"exited": worker} ───────────
            ◀── {"failed": {"code", "message"}}    no worker can be made here; its link ends when the leader has heard
@@ -256,9 +258,11 @@ class _Zygote:
                     case {"leader": _}:
                         self._drop(link)  # Another version: it needs another zygote.
                     case {"fork": str(worker_id)} if descriptor is not None and link is self._leader:
-                        worker = self._fork(worker_id, descriptor)
+                        worker = self._fork(worker_id, socket.socket(fileno=descriptor))
                         if worker is not None:
                             return worker
+                    case {"fork": str(worker_id), "for": int(leadership_id)}:
+                        return self._fork_for(link, worker_id, leadership_id)
                     case {"bye": True} if link is self._leader:
                         # It left in order: what it needed no more, perhaps nobody does.
                         self._stopping = not self._workers
@@ -280,8 +284,17 @@ class _Zygote:
         self._leader = link
         link.send({**_HELLO, "pid": os.getpid()})
 
-    def _fork(self, worker_id: str, descriptor: int) -> tuple[str, AliveMark, socket.socket] | None:
-        connection = socket.socket(fileno=descriptor)
+    def _fork_for(
+        self, link: _Leader, worker_id: str, leadership_id: int
+    ) -> tuple[str, AliveMark, socket.socket] | None:
+        if self._leader is None or link is self._leader or leadership_id < self._leader.leadership_id:
+            self._drop(link)
+            return None
+        self._selector.unregister(link.connection)
+        del self._links[link.connection.fileno()]
+        return self._fork(worker_id, link.connection)
+
+    def _fork(self, worker_id: str, connection: socket.socket) -> tuple[str, AliveMark, socket.socket] | None:
         assert self._leader is not None
         try:
             pid, mark = self._make_worker(worker_id)

@@ -10,7 +10,8 @@ import pytest
 
 from dxos.errors import LinkError
 from dxos.limits import LOOPBACK_TOKEN_BYTES, LOOPBACK_TRIES_MAX
-from dxos.worker.loopback import ADDRESS, Door, Ticket, enter, is_loopback_chosen
+from dxos.worker.links import are_descriptors_handed_over
+from dxos.worker.loopback import ADDRESS, Door, Ticket, enter
 from dxos.worker.messages import ProvidePort, Session, decode, encode
 from dxos.worker.ports import stream_of
 
@@ -124,6 +125,6 @@ async def test_a_ticket_travels_and_is_shown_by_no_repr(door: Door) -> None:
 
 def test_descriptors_are_preferred_unless_the_environment_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DX_PORTS", raising=False)
-    assert is_loopback_chosen() is not hasattr(socket, "SCM_RIGHTS")
+    assert are_descriptors_handed_over() is hasattr(socket, "SCM_RIGHTS")
     monkeypatch.setenv("DX_PORTS", "loopback")
-    assert is_loopback_chosen()
+    assert not are_descriptors_handed_over()
