@@ -474,9 +474,8 @@ class _Runtime:
         status = self._status
 
         def receive(value: SystemStatus | None) -> None:
-            if value is not SystemStatus.ACTIVE:
-                for space in self._by_id.values():
-                    space._expect_reopening()
+            for space in self._by_id.values():
+                space._expect_reopening()  # From when the host is gone, and from when the next one is there.
             status._next(value)
 
         self._streams.append(self.services.system.query_status(receive))

@@ -6,6 +6,7 @@ import random
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
+from anyio.abc import ByteStream
 
 from dxos.client import Client, F
 from dxos.client.database import Database
@@ -28,7 +30,8 @@ from dxos.errors import (
     ProfileLockedError,
 )
 from dxos.keys.ids import make_object_id
-from dxos.limits import HOST_SILENCE_S_MAX, RECEIPT_AGE_S_MAX, SESSION_PIECE_BYTES
+from dxos.limits import HOST_SILENCE_S_MAX, RECEIPT_AGE_S_MAX, SESSION_PIECE_BYTES, SPACE_REOPEN_S
+from dxos.mesh.memory import MemoryStream, memory_links
 from dxos.services.contract import (
     Edit,
     Identity,
@@ -44,8 +47,10 @@ from dxos.services.contract import (
 )
 from dxos.services.local import LocalServices
 from dxos.services.remote import RemoteServices
+from dxos.services.server import serve
 from dxos.testing.peers import Simulation, until
 from dxos.testing.remote import Hosts, OpenServices, ServedServices
+from dxos.testing.services import FakeServices
 
 pytestmark = pytest.mark.anyio
 ID = make_object_id(1_760_000_000_001, bytes(10))
@@ -317,6 +322,40 @@ async def test_edits_made_while_there_is_no_host_are_sent_to_the_next(tmp_path: 
         assert versions == sorted(versions), "a later host's versions are higher"
         assert states == [SpaceState.READY], "the space is usable all the time"
         assert identities == [client.halo.identity.get()], "nothing is told twice"
+
+
+async def test_a_space_that_a_new_host_opens_is_used_as_it_was_however_long_there_was_no_host() -> None:
+    fake, is_there = FakeServices(), anyio.Event()
+    streams: list[MemoryStream] = []
+    async with fake as services, anyio.create_task_group() as tasks:
+
+        async def connect() -> ByteStream:
+            if streams:
+                await is_there.wait()
+            ours, theirs = memory_links()
+            streams.append(ours)
+            tasks.start_soon(partial(serve, services, theirs, client_id="alice"))
+            return ours
+
+        async with Client(services=RemoteServices(connect)) as client:
+            await client.halo.create_identity("alice")
+            space = await client.create_space(name="Groceries")
+            milk = space.db.add({"title": "Milk"})
+            await space.db.flush()
+            states: list[SpaceState] = []
+            space.state.subscribe(states.append)
+            streams[0].reset()
+            await anyio.sleep(2 * SPACE_REOPEN_S)
+            fake.space_states[space.id] = SpaceState.INITIALIZING
+            is_there.set()
+            await client.status.wait_for(lambda status: status is SystemStatus.ACTIVE)
+            await anyio.sleep(1)
+            milk.title = "Oat milk"
+            assert space.properties.name == "Groceries"
+            del fake.space_states[space.id]
+            fake.spaces.stream.refresh()
+            await space.db.flush()
+            assert states == [SpaceState.READY]
 
 
 async def test_what_changed_between_two_hosts_comes_as_ordinary_updates(tmp_path: Path) -> None:
