@@ -255,7 +255,8 @@ def _platform() -> PlatformDirsABC:
 
 def _seconds(value: object) -> float | None:
     found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)([smhd]?)", value) if isinstance(value, str) else None
-    return None if found is None else float(found[1]) * _UNITS_S[found[2]]
+    # Not 0: an agent that ends before anybody sees it is no agent.
+    return None if found is None else float(found[1]) * _UNITS_S[found[2]] or None
 
 
 def _merge(into: dict[str, Any], more: Mapping[str, Any]) -> None:

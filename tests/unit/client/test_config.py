@@ -142,7 +142,7 @@ def test_a_duration_is_a_number_and_a_unit(text: str, seconds: float, tmp_path: 
     assert Config.from_env({"DX_AGENT_IDLE": text, "DX_CONFIG": str(tmp_path)}).agent_idle_s == seconds
 
 
-@pytest.mark.parametrize("text", ["", "m", "-1s", "1 s", "10 minutes", "1e9", 5])
+@pytest.mark.parametrize("text", ["", "m", "-1s", "1 s", "10 minutes", "1e9", "0s", "0.0", 5])
 def test_what_is_no_duration_is_refused(text: object) -> None:
     with pytest.raises(ConfigError, match=r"runtime\.client\.agentIdle"):
         Config({"runtime": {"client": {"agentIdle": text}}})
