@@ -151,6 +151,34 @@ def test_who_handed_over_waits_for_its_workers_end_before_it_tries_the_lock(
     assert alice.ended() is None
 
 
+def test_the_newer_one_may_lead_before_those_who_follow_hear_that_the_leader_has_gone(
+    places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dxos.worker.thread.HAND_OVER_START_S", 2.0)
+    with worker(places) as one, socket.socket(socket.AF_UNIX) as follower:
+        alice = Client(places)
+        alice.next_port()
+        follower.connect(str(places.coordinator))
+        follower.sendall(frame(messages.encode(messages.Hello("bob", os.getpid(), __version__, messages.PROTOCOL))))
+        ((welcome, _),) = Deframer().receive(follower.recv(4_096), [])
+        assert isinstance(messages.decode(welcome), messages.Welcome)
+        newer = threading.Thread(target=hand_over, args=(places,))
+        newer.start()
+        until(lambda: one.has_heard(messages.Terminate))
+        one.close()
+        newer.join()  # Its link has ended.
+        lock = LeaderLock(places.host, "9.0")
+        until(lock.try_lock, 1)
+        follower.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            follower.recv(1)
+        follower.settimeout(10)
+        assert follower.recv(1) == b""
+        lock.release()
+        alice.thread.stop()
+    assert alice.ended() is None
+
+
 def hand_over(places: Places) -> None:
     """Be a newer client."""
     with socket.socket(socket.AF_UNIX) as connection:
