@@ -133,7 +133,7 @@ class Node:
         # Only once: taken out later, it is as any other part that was.
         object.__setattr__(self, "absent", None)
         parent.edit(Put(path, copy.deepcopy(self.target)), lambda target: target.__setitem__(key, self.target))
-        self.core.nodes[id(self.target)] = self
+        self.core.hold(self)
         return path
 
     def edit(self, mutation: Mutation, change: Callable[[Any], None]) -> None:
@@ -158,10 +158,11 @@ class Node:
             found = referred(core, dxn)
             if found is not None:
                 return found
-        node = core.nodes.get(id(value))
-        if node is None:
-            node = (LiveMap if isinstance(value, dict) else LiveList)(self._object, self, value, shape)
-            core.nodes[id(value)] = node
+        held = core.node_of(value)
+        if held is not None:
+            return held
+        node = (LiveMap if isinstance(value, dict) else LiveList)(self._object, self, value, shape)
+        core.hold(node)
         return node
 
     def reshape(self, shape: Shape | None) -> None:

@@ -61,9 +61,10 @@ class EchoObject(Owner):
         """The map of all properties; made anew when needed, because it refers to the object."""
         core = self._core
         core.check_loaded()
-        node = core.nodes.get(id(core.data))
+        node = core.node_of(core.data)
         if node is None:
-            node = core.nodes[id(core.data)] = LiveMap(self, None, core.data, self._shape)
+            node = LiveMap(self, None, core.data, self._shape)
+            core.hold(node)
         assert isinstance(node, LiveMap)
         return node
 

@@ -17,7 +17,7 @@ import os
 import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final, Protocol, final
-from weakref import WeakValueDictionary
+from weakref import ref
 
 from dxos.client.observable import Signal
 from dxos.echo.mutation import Mutation, apply_to_row, check, joined
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from dxos.client.object import EchoObject
 
 _RANDOM_BYTES: Final = 10
+_NODES_SWEPT_MIN: Final = 16
 
 
 @final
@@ -151,7 +152,7 @@ class Core:
         self.under_way = False
         self.deferred: ObjectState | None = None  # The newest row that came while an own edit was under way.
         self._references: dict[str, EchoObject] | None = None
-        self._nodes: WeakValueDictionary[int, Place] | None = None
+        self._nodes: dict[int, ref[Place]] | None = None
         self._changed: Signal[EchoObject] | None = None
 
     # These are made when first needed: most of many objects are only read, and have none of them.
@@ -163,16 +164,27 @@ class Core:
             self._references = {}
         return self._references
 
-    @property
-    def nodes(self) -> WeakValueDictionary[int, Place]:
-        """The maps and lists inside that somebody holds, by the identity of what they show."""
+    # The maps and lists inside that somebody holds, by the identity of what they show. A `WeakValueDictionary` would
+    # cost each object a kilobyte, and the garbage collector eight things to look at.
+
+    def node_of(self, part: dict[str, Any] | list[Any]) -> Place | None:
+        """The map or list for a part of the data, if somebody holds it."""
+        found = None if self._nodes is None else self._nodes.get(id(part))
+        return None if found is None else found()
+
+    def hold(self, node: Place) -> None:
+        """Find this map or list again for as long as somebody holds it."""
         if self._nodes is None:
-            self._nodes = WeakValueDictionary()
-        return self._nodes
+            self._nodes = {}
+        count = len(self._nodes)
+        if count >= _NODES_SWEPT_MIN and not count & (count - 1):  # Each time that they are twice as many.
+            self._nodes = {part: held for part, held in self._nodes.items() if held() is not None}
+        self._nodes[id(node.target)] = ref(node)
 
     def held_nodes(self) -> list[Place]:
         """The maps and lists inside that somebody holds."""
-        return [] if self._nodes is None else list(self._nodes.values())
+        found = (held() for held in (self._nodes or {}).values())
+        return [node for node in found if node is not None]
 
     @property
     def changed(self) -> Signal[EchoObject]:
@@ -312,18 +324,14 @@ class Core:
 
     def replace(self, data: dict[str, Any], *, owned: bool) -> None:
         """Put other data in place; nested maps and lists that are in use go on with what is at their place there."""
-        if not self._nodes:
-            self.data, self.owned = data, owned
-            return
-        places = [(node, node.find()) for node in list(self.nodes.values())]
+        places = [(node, node.find()) for node in self.held_nodes()]
         before, moves = self.data, _Moves()
-        self.nodes.clear()
-        self.data, self.owned = data, owned
+        self._nodes, self.data, self.owned = None, data, owned
         for node, path in places:
             found = None if path is None else moves.follow(before, data, path)
             if found is not None and type(found) is type(node.target):
                 node.target = found
-                self.nodes[id(found)] = node
+                self.hold(node)
 
 
 def core_of(target: EchoObject) -> Core:

@@ -242,3 +242,14 @@ def test_edits_do_what_they_do_to_plain_lists_and_maps(
         assert outcome(live, edit) == expected
         assert one.to_dict() == {"all": plain}
     assert not core_of(one).unsent
+
+
+def test_a_part_is_the_same_one_while_somebody_holds_it_and_forgotten_afterwards() -> None:
+    cart = EchoObject({"items": [{"count": number} for number in range(1_000)]})
+    first = cart["items"][0]
+    assert [one.count for one in cart["items"]] == list(range(1_000))
+    assert cart["items"][0] is first
+    assert len(core_of(cart).held_nodes()) <= 3, "the root, the list and its first element"
+    assert len(core_of(cart)._nodes or ()) < 100
+    held = list(cart["items"])
+    assert all(one is cart["items"][index] for index, one in enumerate(held))
