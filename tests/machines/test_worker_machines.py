@@ -562,6 +562,20 @@ def test_a_coordinator_that_does_not_greet_is_left_and_so_is_one_of_an_older_lea
     assert take(machine) == [following.CloseLink(), following.OpenLink()]
 
 
+def test_numbers_that_begin_again_because_the_files_were_lost_are_taken() -> None:
+    machine = member()
+    machine.receive(NewLeader(5), 0.1)
+    machine.link_ended(0.2)
+    machine.observe(2, 0.5)
+    machine.handle_timer(0.6)
+    machine.link_opened(0.6)
+    machine.receive(Welcome(2, True, 1, "0.1.0", PROTOCOL), 0.6)
+    take(machine)
+    port = ProvidePort("alice", machine.attempt, 2, "worker", "alive.worker", "0.1.0")
+    machine.receive(port, 0.7)
+    assert take(machine) == [following.Connected(port)]
+
+
 def test_a_frozen_coordinator_is_left_for_the_next_one_at_once_and_not_when_it_has_not_greeted() -> None:
     machine = Following("alice", pid=1, version="0.1.0")
     machine.start(0.0)

@@ -229,11 +229,15 @@ def test_a_worker_that_is_made_too_late_does_not_hide_the_one_that_serves(tmp_pa
 def test_a_folder_that_is_removed_while_processes_work_is_made_again(tmp_path: Path) -> None:
     with people(tmp_path / "p") as them:
         alice = them.first()
-        shutil.rmtree(them.host)
+        os.kill(them.worker_pid(), signal.SIGKILL)  # The next one has another number, which grows on.
         alice.ask("add", start=0)
-        alice.ask("wait_role", leads=True)
-        assert until(lambda: them.host.exists() and list(them.host.glob("leader.*")))
-        assert them.another().ask("asked") == [0]
+        bob = them.another()
+        shutil.rmtree(them.host)
+        alice.signal(signal.SIGKILL)
+        bob.ask("add", start=1)
+        bob.ask("wait_role", leads=True)
+        assert them.another().ask("asked") == [0, 1]
+        assert bob.ask("role")["leadership_id"] > 2
 
 
 def test_a_profile_whose_folder_of_locks_was_lost_is_opened_again(tmp_path: Path) -> None:

@@ -252,7 +252,9 @@ class Following:
 
     def observe(self, newest: int, now: float) -> None:
         """Look at the newest generation of the lock: a link to an older leader, perhaps a frozen one, is of no use."""
-        seen, self._newest_id = self._newest_id, max(self._newest_id, newest)
+        seen, self._newest_id = self._newest_id, newest or self._newest_id
+        if 0 < newest < self.leadership_id:
+            self.leadership_id = newest  # The files were lost, and the numbers begin again.
         if not self._is_open():
             return
         if self.link_state is LinkState.MEMBER:

@@ -377,9 +377,9 @@ class _Driver:
 
     def _lock_by(self, lock: Callable[[], int | None]) -> None:
         try:
-            leadership_id = lock()
-            if leadership_id is not None and leadership_id <= self._above:
-                leadership_id = self._lock.renew(self._above)
+            leadership_id, above = lock(), max(self._above, self._following.leadership_id)
+            if leadership_id is not None and leadership_id <= above:
+                leadership_id = self._lock.renew(above)  # The files were lost.
         except DxosError as error:
             # Whoever opens is told; whoever is open goes on as it was, and tries again.
             self._following.persistent_failure(Failure.of(error))
