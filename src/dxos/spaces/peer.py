@@ -136,6 +136,12 @@ class Peer:
                 await anyio.to_thread.run_sync(self.profile.sync)
                 self._syncs_done = serving
 
+    async def close(self) -> None:
+        """Close the profile, when nobody waits for the disk: that is in a thread, of whoever asked for it."""
+        with anyio.CancelScope(shield=True):
+            async with self._sync_lock:
+                self.profile.close()
+
     def present(self, ids: Sequence[PublicKey], nonce: bytes | None) -> bytes:
         """An encoded presentation of credentials of the HALO space, signed by this device."""
         return self.identity.required.present(ids, nonce, now_ms=self._now_ms())
@@ -169,6 +175,7 @@ async def open_peer(
     Raises:
         FencedError: A host with a higher one has had the profile.
     """
+    peer = None
     try:
         if leadership_id:
             profile.database.lead(leadership_id)
@@ -182,4 +189,7 @@ async def open_peer(
                 yield peer
                 tasks.cancel_scope.cancel()
     finally:
-        profile.close()
+        if peer is None:
+            profile.close()
+        else:
+            await peer.close()

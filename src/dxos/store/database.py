@@ -412,9 +412,11 @@ class Database:
         Raises:
             StorageFullError: The disk refused; what was committed since the last success may not survive, and every
                 later call raises too, until the profile is opened again.
+            ClosedError: The profile was closed.
         """
         if self.path is None:
             return
+        self._open_connection()
         if self._wal_failed:
             raise StorageFullError("An earlier write did not reach the disk; close the profile and open it again.")
         wal = _wal_path(self.path)

@@ -1,15 +1,18 @@
 """A host that is asked to yield and made to work again: what its clients see, also those that come meanwhile."""
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import anyio
 import pytest
 
 from dxos.client import Client
 from dxos.errors import ClosedError, DeadlineError
-from dxos.services.contract import SpaceInfo, SystemStatus
+from dxos.services.contract import Profile, SpaceInfo, SystemStatus
 from dxos.services.local import LocalServices
+from dxos.store.database import Database
 from dxos.testing.peers import Simulation, until
 from dxos.testing.remote import OpenServices, ServedServices
 
@@ -77,3 +80,31 @@ async def test_who_comes_while_the_host_is_inactive_waits_for_it_or_is_told_what
         await alice.resume_host_services()
         async with bob:
             assert len(bob.spaces) == 1
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_host_that_yields_while_the_disk_is_waited_for_closes_its_files_after_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    sync, close = Database.sync_wal, Database.close
+
+    def sync_slowly(database: Database) -> None:
+        time.sleep(0.1)
+        sync(database)
+        order.append("synced")
+
+    def note_close(database: Database) -> None:
+        order.append("closed")
+        close(database)
+
+    async with LocalServices(tmp_path) as services:
+        await services.identity.create_identity(Profile("alice"))
+        space = await services.spaces.create_space({})
+        monkeypatch.setattr(Database, "sync_wal", sync_slowly)
+        monkeypatch.setattr(Database, "close", note_close)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(services.data.flush, space.id)
+            await anyio.sleep(0.02)
+            await services.system.update_status(SystemStatus.INACTIVE)
+        assert order == ["synced", "closed"]
