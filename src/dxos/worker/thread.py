@@ -624,7 +624,8 @@ class _Driver:
                 await asyncio.sleep(_KILL_LOOK_S)
         except DxosError as error:
             with self._happening():
-                self._cannot_lead(error)
+                if leading is self._leading:
+                    self._cannot_lead(error)
             return
         for mark in marks:
             mark.unlink(missing_ok=True)
