@@ -284,6 +284,27 @@ def connect(path: Path) -> socket.socket | None:
     return connection
 
 
+def remove_unheard(path: Path, *, wait_s: float) -> None:
+    """Remove a socket at which nobody listens any more.
+
+    Of a process that is killed the system closes one file after another, so it may seem to listen for a moment.
+
+    Args:
+        path: It need not exist.
+        wait_s: How long whoever listens may take to close what it did not accept; shorter than any time-out of a hello.
+    """
+    with contextlib.suppress(OSError, DxosError):  # Among them that it neither speaks nor ends: it lives.
+        inode = path.lstat().st_ino
+        reached = connect(path)
+        if reached is not None:
+            with reached:
+                reached.settimeout(wait_s)
+                with contextlib.suppress(ConnectionError):
+                    reached.recv(1)
+        if path.lstat().st_ino == inode:
+            path.unlink()
+
+
 def map_start_error(error: OSError, whom: str) -> DxosError:
     """The error of ours that the operating system means by not starting a process for `whom`."""
     if error.errno in (errno.EMFILE, errno.ENFILE):

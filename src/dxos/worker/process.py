@@ -42,13 +42,14 @@ from dxos.worker.lockfile import AliveMark, alive_pid, kill_alive, sweep
 from dxos.worker.logs import logging_to
 from dxos.worker.loopback import Door, Ticket
 from dxos.worker.messages import Failure
-from dxos.worker.places import Places, accept, check_peer, connect, listen
+from dxos.worker.places import Places, accept, check_peer, listen, remove_unheard
 from dxos.worker.ports import stream_of
 from dxos.worker.sessions import Sessions
 from dxos.worker.settings import Settings
 
 _log = logging.getLogger("dxos.worker")
 _LOCK_LOOK_S: Final = 0.01
+_DYING_S: Final = 0.5  # For the system to close the files of a process that was killed, on a machine that is busy.
 _CROWDED_S: Final = 0.1  # How long somebody waits for whom no descriptor is left, until that is tried again.
 
 
@@ -156,13 +157,8 @@ class _Worker:
                     self._places.worker.unlink()
         with contextlib.suppress(DxosError):
             sweep(self._places.host)
-        with contextlib.suppress(OSError, DxosError):
-            inode = self._places.coordinator.lstat().st_ino
-            reached = connect(self._places.coordinator)
-            if reached is not None:
-                reached.close()
-            elif self._places.coordinator.lstat().st_ino == inode:
-                self._places.coordinator.unlink()  # A leader that was killed could not.
+        # A leader that was killed could not; one that has its link still has nothing to prove.
+        remove_unheard(self._places.coordinator, wait_s=0.0 if self._links else _DYING_S)
         self._places.tidy()
 
     # --- The machine --------------------------------------------------------------------------------------------------

@@ -5,12 +5,13 @@ import os
 import socket
 import stat
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from dxos.errors import StorageAccessError
-from dxos.worker.places import check_peer, connect, listen, network_mount, open_places
+from dxos.worker.places import check_peer, connect, listen, network_mount, open_places, remove_unheard
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="sockets of POSIX")
 MOUNTS = r"""22 1 8:1 / / rw - ext4 /dev/sda1 rw
@@ -99,6 +100,26 @@ def test_a_socket_is_private_and_takes_the_place_of_another(tmp_path: Path) -> N
         with pytest.raises(BlockingIOError):
             first.accept()
     assert os.listdir(places.host) == ["coordinator.sock"]
+
+
+def test_a_socket_is_removed_if_nobody_listens_there(tmp_path: Path) -> None:
+    path = open_places(tmp_path).coordinator
+    remove_unheard(path, wait_s=0.0)
+    with listen(path):
+        for wait_s in (0.0, 0.05):
+            remove_unheard(path, wait_s=wait_s)
+            assert path.exists(), "somebody does"
+    remove_unheard(path, wait_s=0.0)
+    assert not path.exists()
+
+
+def test_a_socket_is_removed_if_whoever_listens_is_dying(tmp_path: Path) -> None:
+    path = open_places(tmp_path).coordinator
+    timer = threading.Timer(0.05, listen(path).close)
+    timer.start()
+    remove_unheard(path, wait_s=10.0)
+    assert not path.exists()
+    timer.join()
 
 
 def test_a_process_with_too_many_files_open_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
