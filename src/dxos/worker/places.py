@@ -2,7 +2,7 @@
 
 <profile>/host/              0700, ours, no link, on a disk of this machine
   leader.<N>, alive.<id>     see `lockfile`
-  coordinator.sock           of the leader's coordinator; bound as c.<N>.sock and then renamed
+  coordinator.sock           of the leader's coordinator; bound as c.<pid>.new and then renamed
   worker.sock, zygote.sock   where the next leader finds them
   worker.log                 what the worker logs
   agent, agent.log           see `agent`
@@ -34,7 +34,7 @@ _POINTER_NAME: Final = "sockets"
 _DRAFT_SUFFIX: Final = ".new"  # Of a socket until it listens.
 _POINTER_BYTES_MAX: Final = 4_096
 _SOCKET_PATH_BYTES_MAX: Final = 103  # The shortest of the systems': 104 on macOS, 108 on Linux, with a zero at the end.
-_SOCKET_NAME_BYTES_MAX: Final = 26  # `/c.<18 digits>.sock`.
+_SOCKET_NAME_BYTES_MAX: Final = 26  # `/coordinator.sock`, and room for longer names.
 # Their locks do not fall with a process of another machine, or not in time.
 _NETWORK_FILE_SYSTEMS: Final = frozenset(
     {"nfs", "nfs4", "cifs", "smb2", "smb3", "smbfs", "afs", "afpfs", "webdav", "ceph", "glusterfs", "lustre", "gpfs"}
@@ -80,10 +80,6 @@ class Places(Struct, frozen=True):
     def agent_log(self) -> Path:
         """The agent's log."""
         return self.host / "agent.log"
-
-    def coordinator_of(self, leadership_id: int) -> Path:
-        """The name under which a coordinator is bound before it takes the place of the last one."""
-        return self.sockets / f"c.{leadership_id}.sock"
 
     def alive(self, worker_id: str) -> Path:
         """The mark of a worker's life."""
