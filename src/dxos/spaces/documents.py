@@ -446,7 +446,7 @@ class Documents:
                 where = places | links
                 # The schemas of types are stored with their first objects, and stay when those are undone.
                 kept = {where.get(one.row.object_id) for one in stored if one.row.type == SCHEMA_TYPE}
-                moment_ms = self.begin_step() if step is None else self._valid_step(step)
+                moment_ms = self.begin_step() if step is None else self._go_on(step)
                 self.moments.put(
                     Moment(document, chunk_key(chunk), moment_ms, standing)
                     for document in dict.fromkeys(where[one.object_id] for one in edits)
@@ -484,10 +484,10 @@ class Documents:
         """This client makes no more updates."""
         self._receipts.forget(client_id)
 
-    def _valid_step(self, step: int) -> int:
-        """A step that was begun, by an earlier host perhaps; what is later than now would be undone before all else."""
+    def _go_on(self, step: int) -> int:
+        """The moment of a step that was begun, perhaps on an earlier host, whose clock was another one."""
         if not 0 < step <= max(self.now_ms(), self._last_moment_ms):
-            raise InvalidValueError("No such step was begun.", step=step)
+            return self.begin_step()  # In the future it would be undone before all that is done until then.
         self._last_moment_ms = max(self._last_moment_ms, step)
         return step
 

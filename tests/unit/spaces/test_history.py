@@ -13,7 +13,7 @@ from dxos.echo.mutation import ChangeType, Delete, Insert, Mutation, Put, Remove
 from dxos.echo.query import Equals, Query
 from dxos.echo.rows import ObjectRow
 from dxos.echo.schema import SCHEMA_TYPE
-from dxos.errors import InvalidValueError, ObjectNotFoundError
+from dxos.errors import ObjectNotFoundError
 from dxos.keys import PublicKey
 from dxos.keys.ids import make_object_id, space_id
 from dxos.limits import DOCUMENT_COMPACT_BYTES_MIN
@@ -468,10 +468,13 @@ def test_another_host_goes_on_with_the_same_step(alice: Alice, profile: Profile)
 
 
 @pytest.mark.parametrize("step", [0, -1, START_MS + 1_000_000])
-def test_a_step_that_nobody_began_is_refused(alice: Alice, step: int) -> None:
-    with pytest.raises(InvalidValueError, match="No such step"):
-        alice.documents.update(SPACE, [ObjectEdit(BREAD, ObjectRow(BREAD, data={}))], step=step)
-    assert alice.documents.get(SPACE, [BREAD]) == []
+def test_a_step_that_cannot_have_been_begun_is_one_of_its_own(alice: Alice, step: int) -> None:
+    alice.documents.update(SPACE, [ObjectEdit(BREAD, ObjectRow(BREAD, data={}))], step=step)
+    alice.put("count", 2)
+    assert alice.undo()
+    assert (alice.data()["count"], alice.row(BREAD).deleted) == (1, False)
+    assert alice.undo()
+    assert alice.row(BREAD).deleted
 
 
 def test_a_long_step_is_undone_in_pieces_and_what_is_left_of_it_by_the_next_undo(
