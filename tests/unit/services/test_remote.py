@@ -204,6 +204,24 @@ async def test_a_session_cut_at_any_message_loses_repeats_and_reorders_nothing()
     assert cut > 20, "the whole life of a session was cut somewhere"
 
 
+async def test_a_long_update_is_done_once_wherever_its_session_is_cut() -> None:
+    text, every = "x" * (2 * SESSION_PIECE_BYTES), int(os.environ.get("DXOS_CUTS_EVERY", "3"))
+    sessions_count, cut = 2, 0
+    async with host_with_space() as (services, space_id):
+        while sessions_count > 1:
+            served = ServedServices(OpenServices(services), cuts=(cut,))
+            async with Client(services=served) as client:
+                db = await database(client, space_id)
+                one = db.add({"cut": cut, "items": []})
+                await db.flush()
+                one.items.append(text)
+                await db.flush()
+            (stored,) = await services.data.get(space_id, [one.id])
+            assert stored.row.data["items"] == [text]
+            sessions_count, cut = served.sessions_count, cut + every
+    assert cut > 20, "the whole life of a session was cut somewhere"
+
+
 async def test_sessions_cut_again_and_again_lose_repeat_and_reorder_nothing() -> None:
     for seed in range(int(os.environ.get("DXOS_EXAMPLES", "5"))):
         cuts = tuple(2 + (seed * 5 + number * 3) % 9 for number in range(6))
