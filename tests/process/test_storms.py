@@ -6,6 +6,7 @@
 import contextlib
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -112,10 +113,12 @@ class Storm:
             (2, self._freeze_leader),
             (2, self._freeze_worker),
             (1, self._freeze_follower),
+            (1, self._freeze_zygote),
             (3, self.start),
             (2, self._close),
             (1, self._fill),
             (1, self._remove_socket),
+            (1, self._remove_folder),
         ]
         weights, does = [one[0] for one in events], [one[1] for one in events]
         while time.monotonic() < end:
@@ -194,6 +197,9 @@ class Storm:
     def _freeze_worker(self) -> None:
         self._freeze(self._signal("worker", signal.SIGSTOP))
 
+    def _freeze_zygote(self) -> None:
+        self._freeze(self._signal("zygote", signal.SIGSTOP))
+
     def _close(self) -> None:
         if len(self.clients) > 1:
             person = self._chance.choice(self.clients)
@@ -219,6 +225,10 @@ class Storm:
     def _remove_socket(self) -> None:
         self.say("the socket is removed")
         (self.them.host / "coordinator.sock").unlink(missing_ok=True)
+
+    def _remove_folder(self) -> None:
+        self.say("the folder of sockets and locks is removed")
+        shutil.rmtree(self.them.host, ignore_errors=True)
 
     # --- Afterwards ---
 
