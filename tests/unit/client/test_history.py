@@ -4,6 +4,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import anyio
 import pytest
@@ -12,8 +13,11 @@ from dxos.client import Client, EchoObject, F, Space
 from dxos.echo.query import Equals
 from dxos.errors import ObjectNotFoundError, UsageError
 from dxos.limits import UPDATE_OBJECTS_MAX
+from dxos.services.contract import Progress
 from dxos.services.local import LocalServices
+from dxos.services.remote import RemoteServices
 from dxos.testing.peers import Simulation, converged, join, seeded_random, simulated_clients
+from dxos.testing.remote import Hosts
 from dxos.testing.services import FakeServices
 
 pytestmark = pytest.mark.anyio
@@ -168,6 +172,29 @@ async def test_two_long_calls_at_once_are_undone_one_after_the_other() -> None:
             tasks.start_soon(space.db.undo)
         assert await space.db.query(F.a.exists() | F.b.exists()).count() == 0
         assert not await space.db.undo()
+
+
+async def test_a_call_over_two_hosts_is_undone_as_one(tmp_path: Path) -> None:
+    async with Hosts(Simulation(), tmp_path) as hosts, Client(services=RemoteServices(hosts.connect)) as client:
+        await client.halo.create_identity("Alice")
+        space = await client.create_space(name="Groceries")
+        done: list[int] = []
+
+        async def replace_host(progress: Progress) -> None:
+            done.append(progress.done)
+            if len(done) == 2:
+                await hosts.kill()
+                await hosts.start()
+
+        async with anyio.create_task_group() as tasks:
+            await space.db.add_all(
+                ({"count": 1} for _ in range(4 * UPDATE_OBJECTS_MAX)),
+                progress=lambda one: tasks.start_soon(replace_host, one),
+            )
+        assert hosts.leadership_id == 2
+        assert await space.db.query(count=1).count() == 4 * UPDATE_OBJECTS_MAX
+        assert await space.db.undo()
+        assert await space.db.query(count=1).count() == 0
 
 
 async def test_an_object_in_no_space_has_no_history() -> None:
