@@ -557,7 +557,7 @@ class _Runtime:
     def _receive_spaces(self, infos: tuple[SpaceInfo, ...]) -> None:
         present = {info.id for info in infos}
         for gone in [one for one in self._by_id if one not in present]:
-            self._by_id.pop(gone)._end(ClosedError("The space is gone from this device."))
+            self._by_id.pop(gone)._end(ClosedError("The space is gone from this device."), is_gone=True)
         if present - self._by_id.keys():
             self.halo._read_credentials()  # The identity notes which spaces it is in.
         for info in infos:

@@ -113,6 +113,7 @@ class Database:
         self._newer: dict[str, ObjectState] = {}  # and the objects that have changed since.
         self._live = LiveQueries()
         self._closed, self._opener = False, Opener()
+        self._is_gone = False  # The space, from this device.
         self._thread = threading.get_ident()
         self._types = DbRouter(lambda _: None)
         self._type_changes: Subscription | None = None
@@ -467,7 +468,11 @@ class Database:
         """Raise if nothing can be written now, or not here."""
         self._opener.check()
         if self._closed:
-            raise ClosedError("The client was closed; call `initialize()` and get the object again.")
+            raise ClosedError(
+                "The space is gone from this device."
+                if self._is_gone
+                else "The client was closed; call `initialize()` and get the object again."
+            )
         if threading.get_ident() != self._thread:
             raise UsageError(
                 "Objects are changed in the thread of the event loop. A script that uses `dxos.sync` changes what "
@@ -598,9 +603,9 @@ class Database:
         if self._failure is not None:
             _log.warning("Edits of space %s were refused and nobody flushed: %s", self._space_id, self._failure)
 
-    def end(self) -> None:
-        """Send and follow nothing again."""
-        self._closed = True
+    def end(self, *, is_gone: bool = False) -> None:
+        """Send and follow nothing again; because the client is closed, or the space is gone."""
+        self._closed, self._is_gone = True, self._is_gone or is_gone
         self._resume()
         self._followed.clear()
         if self._type_changes is not None:

@@ -464,8 +464,8 @@ class Space:
         if self._state.get() is not state:
             self._state._next(state)
 
-    def _end(self, error: DxosError) -> None:
-        self._db.end()
+    def _end(self, error: DxosError, *, is_gone: bool = False) -> None:
+        self._db.end(is_gone=is_gone)
         self._end_error = error
         self._received.notify()
         self._activities._report_sync(self.id, None)

@@ -26,6 +26,7 @@ from dxos.errors import (
     ClosedError,
     FencedError,
     IdentityExistsError,
+    IdentityMissingError,
     InvalidValueError,
     ProfileLockedError,
 )
@@ -374,6 +375,30 @@ async def test_a_space_that_a_new_host_opens_is_used_as_it_was_however_long_ther
             fake.spaces.stream.refresh()
             await space.db.flush()
             assert states == [SpaceState.READY]
+
+
+async def test_after_a_reset_by_another_process_nothing_is_left_and_the_client_can_begin_anew(tmp_path: Path) -> None:
+    async with Hosts(Simulation(), tmp_path) as hosts, Client(services=RemoteServices(hosts.connect)) as client:
+        await client.halo.create_identity("alice")
+        space = await client.create_space()
+        milk = space.db.add({"title": "Milk"})
+        await space.db.flush()
+        ends: list[Exception] = []
+        space.state.subscribe(lambda _: None, ends.append)
+        await hosts.services.system.reset()
+        await hosts.kill()
+        milk.title = "Oat milk"
+        await hosts.start()
+        with pytest.raises(IdentityMissingError):
+            await space.db.flush()
+        await until(lambda: client.halo.identity.get() is None)
+        assert client.spaces.get() == ()
+        assert [str(one) for one in ends] == ["The space is gone from this device."]
+        with pytest.raises(ClosedError, match="gone from this device"):
+            milk.title = "Soy milk"
+        await client.halo.create_identity("bob")
+        await (await client.create_space()).db.flush()
+        assert len(client.spaces) == 1
 
 
 async def test_what_changed_between_two_hosts_comes_as_ordinary_updates(tmp_path: Path) -> None:
