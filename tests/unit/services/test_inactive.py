@@ -1,6 +1,6 @@
 """A host that is asked to yield and made to work again: what its clients see, also those that come meanwhile."""
 
-import time
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -87,10 +87,12 @@ async def test_a_host_that_yields_while_the_disk_is_waited_for_closes_its_files_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order: list[str] = []
+    waiting, is_written = threading.Event(), threading.Event()
     sync, close = Database.sync_wal, Database.close
 
     def sync_slowly(database: Database) -> None:
-        time.sleep(0.1)
+        waiting.set()
+        is_written.wait(10)
         sync(database)
         order.append("synced")
 
@@ -105,6 +107,8 @@ async def test_a_host_that_yields_while_the_disk_is_waited_for_closes_its_files_
         monkeypatch.setattr(Database, "close", note_close)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(services.data.flush, space.id)
+            await until(waiting.is_set)
+            tasks.start_soon(services.system.update_status, SystemStatus.INACTIVE)
             await anyio.sleep(0.02)
-            await services.system.update_status(SystemStatus.INACTIVE)
+            is_written.set()
         assert order == ["synced", "closed"]
