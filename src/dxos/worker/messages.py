@@ -2,9 +2,12 @@
 
     client ⇄ coordinator   Hello → Welcome | Refused → HandOver;  RequestPort → ProvidePort | SessionFailed
     coordinator → clients  NewLeader, InitFailed
-    anybody ⇄ coordinator  Look → Leading, Attending for each client; the same in every version of the protocol
+    anybody ⇄ coordinator  Look → Leading, Attending for each client
     worker ⇄ leader        Listening → Init → Ready | InitFailed;  Ping ⇄ Pong
                            StartSession → Session | SessionFailed;  Terminate
+
+Processes of different versions understand each other's `Hello`, `Refused`, `HandOver`, `Look`, `Leading` and `Attending`
+in every protocol to come: these may gain fields with a default, and lose none.
 
 `ProvidePort` and `Session` travel with one descriptor, the port, or where none can be handed over with a ticket; see
 `loopback`. A message is a JSON object with its `type`: there are few of them, and a trace can be read.
