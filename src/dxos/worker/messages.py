@@ -6,8 +6,8 @@
     worker ⇄ leader        Listening → Init → Ready | InitFailed;  Ping ⇄ Pong
                            StartSession → Session | SessionFailed;  Terminate
 
-Processes of different versions understand each other's `Hello`, `Refused`, `HandOver`, `Look`, `Leading` and `Attending`
-in every protocol to come: these may gain fields with a default, and lose none.
+Whatever its protocol, a process understands `Hello`, `Refused`, `HandOver`, `Look`, `Leading` and `Attending`: later
+ones may gain fields with a default, and lose none.
 
 `ProvidePort` and `Session` travel with one descriptor, the port, or where none can be handed over with a ticket; see
 `loopback`. A message is a JSON object with its `type`: there are few of them, and a trace can be read.
