@@ -73,7 +73,7 @@ class Storm:
         self._chance = random.Random(seed)
         self._count = 0
         self._began = time.monotonic()
-        self._was_full = False
+        self._was_full = self._is_removed = False
         self.clients: list[Person] = []  # That live and are not closing.
         self._closing: list[Person] = []
         self._waking: list[tuple[float, Callable[[], None]]] = []  # What ends, and when.
@@ -164,16 +164,18 @@ class Storm:
     def _kill_zygote(self) -> None:
         self._signal("zygote", signal.SIGKILL)
 
-    def _signal(self, kind: str, number: signal.Signals) -> int:
-        for pid in [pid for pid, found in self.them.processes().items() if found == kind][:1]:
+    def _signal(self, kind: str, number: signal.Signals) -> None:
+        pid = self._find(kind)
+        if pid:
             self.say(f"{number.name} {kind} {pid}")
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
-            return pid
-        return 0
+
+    def _find(self, kind: str) -> int:
+        return next((pid for pid, found in self.them.processes().items() if found == kind), 0)
 
     def _freeze(self, pid: int) -> None:
-        if pid:
+        if pid and not self._is_removed:
             seconds = self._chance.choice((0.1, 0.5, 1.0, 3.5))
             self.say(f"freeze {pid} for {seconds} s")
             with contextlib.suppress(ProcessLookupError):
@@ -195,10 +197,10 @@ class Storm:
         self._freeze(follower.pid if follower is not None else 0)
 
     def _freeze_worker(self) -> None:
-        self._freeze(self._signal("worker", signal.SIGSTOP))
+        self._freeze(self._find("worker"))
 
     def _freeze_zygote(self) -> None:
-        self._freeze(self._signal("zygote", signal.SIGSTOP))
+        self._freeze(self._find("zygote"))
 
     def _close(self) -> None:
         if len(self.clients) > 1:
@@ -227,6 +229,9 @@ class Storm:
         (self.them.host / "coordinator.sock").unlink(missing_ok=True)
 
     def _remove_folder(self) -> None:
+        if self._waking:
+            return  # A worker that is frozen then has the storage, and nothing proves any more that it is a worker.
+        self._is_removed = True
         self.say("the folder of sockets and locks is removed")
         shutil.rmtree(self.them.host, ignore_errors=True)
 

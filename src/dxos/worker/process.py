@@ -28,7 +28,7 @@ from msgspec.structs import replace
 
 from dxos.aio import unwrap_group
 from dxos.errors import DxosError, FencedError, ProfileLockedError
-from dxos.limits import WORKER_GRACE_S
+from dxos.limits import LEADER_BEAT_S, WORKER_GRACE_S
 from dxos.services.contract import Services
 from dxos.services.local import LocalServices
 from dxos.services.methods import all_methods
@@ -329,16 +329,19 @@ class _Worker:
 
     async def _open(self, stack: contextlib.AsyncExitStack, provider: LocalServices) -> Services:
         """Open the host, as soon as a worker before this one has let go of the storage."""
-        until = self._now() + WORKER_GRACE_S
+        begin = self._now()
+        until = begin + WORKER_GRACE_S
         while True:
             try:
                 return await stack.enter_async_context(provider)
             except ProfileLockedError as error:
                 holder = error.detail.get("pid", 0)
                 marks = [one for one in self._places.host.glob("alive.*") if holder and alive_pid(one) == holder]
-                if not marks or self._host_closing.is_set():
+                # A worker whose folder was removed has no mark any more, and ends as soon as its leader has looked.
+                is_refused = not marks and self._now() - begin > 2 * LEADER_BEAT_S
+                if is_refused or self._host_closing.is_set():
                     raise
-                if self._now() > until:
+                if marks and self._now() > until:
                     _log.warning("Worker %s was replaced, but keeps the storage; it is killed.", holder)
                     kill_alive(marks[0], signal.SIGKILL)
                     until = self._now() + WORKER_GRACE_S
