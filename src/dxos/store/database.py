@@ -339,6 +339,12 @@ class Database:
         Raises:
             FencedError: A higher one was here already.
         """
+        found = self.row("SELECT id FROM leadership")
+        if not self._leadership_id and found is not None and int(found[0]) == leadership_id:
+            # Another host had it, and the files of the lock were lost: no two ever write with the same one.
+            raise FencedError(
+                "Another process has had this profile.", leadership_id=leadership_id, newest_id=leadership_id
+            )
         self._leadership_id = max(self._leadership_id, leadership_id)
         with self.transaction():
             pass  # It notes whose it is.

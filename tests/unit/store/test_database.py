@@ -348,3 +348,14 @@ def test_a_leadership_that_could_not_be_noted_is_noted_with_the_next_change(tmp_
         database.lead(4)
     database.run("INSERT INTO spaces (id) VALUES ('name')")
     assert database.rows("SELECT id FROM leadership") == [(4,)]
+
+
+def test_a_leadership_that_another_host_had_is_refused_also_when_the_number_is_the_same(tmp_path: Path) -> None:
+    first = Database(tmp_path / "d.sqlite")
+    first.lead(2)
+    first.close()
+    second = Database(tmp_path / "d.sqlite")
+    with pytest.raises(FencedError):
+        second.lead(2)
+    second.lead(3)
+    second.close()
