@@ -107,6 +107,7 @@ class LocalServices:
         self._transport = transport or TcpTransport
         self._random, self._now_ms = random, now_ms
         self._leadership_id = leadership_id
+        self._led_id = 0  # Under which this host had the profile last.
         self._versions = itertools.count((leadership_id << _VERSION_BITS) + 1)
         self._profile: Profile | None = None
         self._stack: AsyncExitStack | None = None
@@ -144,19 +145,21 @@ class LocalServices:
                     random=self._random,
                     now_ms=self._now_ms,
                     leadership_id=self._leadership_id,
+                    leads_again=self._leadership_id == self._led_id,
                     versions=self._versions,
                 ) as peer,
                 anyio.create_task_group() as tasks,
             ):
                 self._profile = profile
-                self.lead(self._leadership_id)  # Which may have grown while it was opened.
+                if self._leadership_id:
+                    self.lead(self._leadership_id)  # Which may have grown while it was opened.
                 self._switch.turn_on(self._make(peer, tasks))
                 self._system.tell(SystemStatus.ACTIVE)
                 try:
                     task_status.started()
                     await self._stop.wait()
                 finally:
-                    self._profile = None
+                    self._profile, self._led_id = None, self._leadership_id
                     self._switch.turn_off()
                     self._system.tell(SystemStatus.INACTIVE)
                 tasks.cancel_scope.cancel()

@@ -159,6 +159,7 @@ async def open_peer(
     random: Callable[[int], bytes],
     now_ms: Callable[[], int],
     leadership_id: int = 0,
+    leads_again: bool = False,
     versions: Iterator[int] | None = None,
 ) -> AsyncIterator[Peer]:
     """Open a profile and keep it in the network while the block runs; the profile is closed at the end.
@@ -170,6 +171,7 @@ async def open_peer(
         random: Gives that many random bytes, good enough for secrets.
         now_ms: Unix time in milliseconds.
         leadership_id: Of this host among all that have had the profile; 0 where nobody outlives a host.
+        leads_again: This host had the profile under that number before.
         versions: Of objects; they grow, also over hosts that the same clients outlive. None: from 1.
 
     Raises:
@@ -178,7 +180,7 @@ async def open_peer(
     peer = None
     try:
         if leadership_id:
-            profile.database.lead(leadership_id)
+            profile.database.lead(leadership_id, again=leads_again)
         with unwrap_group():
             async with (
                 Network(signal=signal, transport=transport, random=random) as network,

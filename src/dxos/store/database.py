@@ -333,15 +333,20 @@ class Database:
     def _fail(self, error: sqlite3.Error | UnicodeDecodeError) -> NoReturn:
         raise map_sqlite_error(error) from error
 
-    def lead(self, leadership_id: int) -> None:
+    def lead(self, leadership_id: int, *, again: bool = False) -> None:
         """Write under this leadership from now on; transactions of lower ones fail, in whatever process they are.
 
+        Args:
+            leadership_id: At least 1.
+            again: The same host had it before, and let go of the profile for a while.
+
         Raises:
-            FencedError: A higher one was here already.
+            FencedError: A higher one was here already, or another host with this one.
         """
         found = self.row("SELECT id FROM leadership")
-        if not self._leadership_id and found is not None and int(found[0]) == leadership_id:
-            # Another host had it, and the files of the lock were lost: no two ever write with the same one.
+        if not self._leadership_id and not again and found is not None and int(found[0]) == leadership_id:
+            # The files of the lock were lost, and numbers began again. The versions of objects that two hosts with one
+            # number gave would begin again too, and clients take the later ones for old news.
             raise FencedError(
                 "Another process has had this profile.", leadership_id=leadership_id, newest_id=leadership_id
             )

@@ -10,7 +10,7 @@ import anyio.to_thread
 import pytest
 
 from dxos.client import Client
-from dxos.errors import ClosedError, DeadlineError
+from dxos.errors import ClosedError, DeadlineError, FencedError
 from dxos.services.contract import Profile, SpaceInfo, SystemStatus
 from dxos.services.local import LocalServices
 from dxos.store.database import Database
@@ -113,3 +113,15 @@ async def test_a_host_that_yields_while_the_disk_is_waited_for_closes_its_files_
             await anyio.sleep(0.02)
             is_written.set()
         assert order == ["synced", "closed"]
+
+
+async def test_a_host_that_yielded_goes_on_under_its_number_and_no_other_host_does(tmp_path: Path) -> None:
+    async with LocalServices(tmp_path, leadership_id=3) as services:
+        await services.identity.create_identity(Profile("alice"))
+        await services.system.update_status(SystemStatus.INACTIVE)
+        await services.system.update_status(SystemStatus.ACTIVE)
+        await services.spaces.create_space({})
+    with pytest.raises(FencedError):
+        await LocalServices(tmp_path, leadership_id=3).__aenter__()
+    async with LocalServices(tmp_path, leadership_id=4) as services:
+        await services.spaces.create_space({})
