@@ -154,7 +154,7 @@ def test_who_handed_over_waits_for_its_workers_end_before_it_tries_the_lock(
 def test_the_newer_one_may_lead_before_those_who_follow_hear_that_the_leader_has_gone(
     places: Places, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dxos.worker.thread.HAND_OVER_START_S", 2.0)
+    monkeypatch.setattr("dxos.worker.leading.HAND_OVER_START_S", 2.0)
     with worker(places) as one, socket.socket(socket.AF_UNIX) as follower:
         alice = Client(places)
         alice.next_port()

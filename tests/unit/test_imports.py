@@ -30,7 +30,14 @@ Client(config=Config({"runtime": {"client": {"storage": {"persistent": True, "da
         (APPLICATION, (*HOST, *CHECKS, "google.protobuf", "dxos.store", "dxos.worker")),
         (
             "import dxos.worker.provider",
-            (*HOST, *CHECKS, "dxos.worker.leadership", "dxos.worker.coordinator", "dxos.worker.process"),
+            (
+                *HOST,
+                *CHECKS,
+                "dxos.worker.leading",
+                "dxos.worker.leadership",
+                "dxos.worker.coordinator",
+                "dxos.worker.process",
+            ),
         ),
         ("import dxos.worker.provider", ("dxos.wire.proto.credentials_pb2", "dxos.wire.proto.invitations_pb2")),
         ("import dxos.services.local", ("websockets", "pydantic", "platformdirs", "dxos.client")),

@@ -31,7 +31,6 @@ from msgspec import Struct
 from dxos.errors import BrokenError, ClosedError, DxosError, StorageAccessError
 from dxos.limits import (
     CLIENT_ID_CHARS_MAX,
-    HAND_OVER_START_S,
     LEADER_BEAT_S,
     WORKER_CLOSE_S,
     WORKER_KILL_S_MAX,
@@ -46,13 +45,14 @@ from dxos.worker.following import Following
 from dxos.worker.links import Link, are_descriptors_handed_over, frame
 from dxos.worker.lockfile import LeaderLock, is_locked, kill_alive, marks_in, read_leader, sweep
 from dxos.worker.messages import Failure, Message
-from dxos.worker.places import Places, accept, check_peer, connect, listen
+from dxos.worker.places import Places, connect
 from dxos.worker.settings import Settings
 from dxos.worker.zygote import spawn_zygote
 
 # What only a leader needs is imported where it leads: most processes that share a profile follow.
 if TYPE_CHECKING:
     from dxos.worker import coordinator, leadership
+    from dxos.worker.leading import Leading
 
 _log = logging.getLogger("dxos.worker")
 _KILL_LOOK_S: Final = 0.005
@@ -175,7 +175,7 @@ class _Driver:
             client_id, pid=os.getpid(), version=__version__, program=_program(), since_ms=int(time.time() * 1_000)
         )
         self._to_coordinator: Link | None = None
-        self._leading: _Leading | None = None
+        self._leading: Leading | None = None
         self._ports: dict[tuple[str, int], int] = {}  # Descriptors on their way, by client and attempt.
         self._tasks: set[asyncio.Task[None]] = set()
         self._above = 0  # The highest leadership id that the storage has seen.
@@ -391,7 +391,9 @@ class _Driver:
 
     def _begin_to_lead(self, leadership_id: int) -> None:
         try:
-            self._leading = _Leading(
+            from dxos.worker.leading import Leading
+
+            self._leading = Leading(
                 leadership_id, self._places, self._settings, self._client_id, self._accepted, self._crowded
             )
         except (DxosError, OSError) as error:  # What a leader needs could not even be imported.
@@ -409,7 +411,7 @@ class _Driver:
 
     # --- Leading: the worker ------------------------------------------------------------------------------------------
 
-    def _lead(self, leading: _Leading, action: leadership.Action) -> None:
+    def _lead(self, leading: Leading, action: leadership.Action) -> None:
         from dxos.worker import leadership
 
         machine, now = leading.leadership, self._now()
@@ -452,7 +454,7 @@ class _Driver:
             case leadership.Closed():
                 self._end_leading(leading)
 
-    def _renew(self, leading: _Leading) -> None:
+    def _renew(self, leading: Leading) -> None:
         try:
             number = self._lock.renew(max(leading.leadership.leadership_id, self._above))
         except DxosError as error:
@@ -465,7 +467,7 @@ class _Driver:
         leading.coordinator.renewed(number)
         leading.leadership.renewed(number, self._now())
 
-    def _link_worker(self, leading: _Leading, connection: socket.socket) -> None:
+    def _link_worker(self, leading: Leading, connection: socket.socket) -> None:
         def received(message: bytes, descriptor: int | None) -> None:
             with self._happening():
                 self._from_worker(leading, link, message, descriptor)
@@ -487,7 +489,7 @@ class _Driver:
         leading.worker = link
         leading.leadership.worker_linked(self._now())
 
-    def _from_worker(self, leading: _Leading, link: Link, untrusted: bytes, descriptor: int | None) -> None:
+    def _from_worker(self, leading: Leading, link: Link, untrusted: bytes, descriptor: int | None) -> None:
         from dxos.worker import leadership
 
         try:
@@ -511,7 +513,7 @@ class _Driver:
             if descriptor is not None:
                 os.close(descriptor)
 
-    async def _spawn(self, leading: _Leading) -> None:
+    async def _spawn(self, leading: Leading) -> None:
         """Have the zygote fork a worker; the zygote that is here, the one that another leader left, or a new one."""
         for is_last in (False, True):
             worker_id = secrets.token_hex(8)  # Another one each time: the first may still come, and end at once.
@@ -533,7 +535,7 @@ class _Driver:
             if leading is not self._leading:
                 return  # A worker that has no leader ends.
 
-    async def _ask_for_worker(self, leading: _Leading, worker_id: str, *, fresh: bool) -> socket.socket:
+    async def _ask_for_worker(self, leading: Leading, worker_id: str, *, fresh: bool) -> socket.socket:
         """This leader's end of the link to a worker that the zygote forks, or will."""
         zygote = await self._reach_zygote(leading, fresh=fresh)
         if are_descriptors_handed_over():
@@ -565,7 +567,7 @@ class _Driver:
             await asyncio.sleep(_KILL_LOOK_S)
         return False
 
-    async def _reach_zygote(self, leading: _Leading, *, fresh: bool) -> Link:
+    async def _reach_zygote(self, leading: Leading, *, fresh: bool) -> Link:
         if leading.zygote is not None and not fresh:
             return leading.zygote
         connection = None if fresh else connect(self._places.zygote)
@@ -599,16 +601,16 @@ class _Driver:
             raise ClosedError("This process leads no longer.")
         return link
 
-    def _keep_zygote(self, leading: _Leading) -> None:
+    def _keep_zygote(self, leading: Leading) -> None:
         """Have one ready before it is needed."""
         if leading.zygote is None and not self._stopping:
             self._start(self._prepare(leading))
 
-    async def _prepare(self, leading: _Leading) -> None:
+    async def _prepare(self, leading: Leading) -> None:
         with contextlib.suppress(DxosError):  # It is tried again, and reported, when it is needed.
             await self._reach_zygote(leading, fresh=False)
 
-    async def _kill(self, leading: _Leading, worker_id: str) -> None:
+    async def _kill(self, leading: Leading, worker_id: str) -> None:
         """Kill the worker, or if it never said which it is, every one: this leader has no other."""
         if leading.worker is not None:
             leading.worker.close()
@@ -632,10 +634,9 @@ class _Driver:
         with self._happening():
             leading.leadership.worker_gone(self._now())
 
-    def _end_leading(self, leading: _Leading) -> None:
+    def _end_leading(self, leading: Leading) -> None:
         if leading.is_handing_over:
-            # Whoever follows us tries the lock when its link ends: the newer process is to be there first.
-            self._start(_close_later([leading.links.pop(one) for one in leading.coordinator.members]))
+            leading.keep_members(self._start)
         leading.coordinator.close()
         while leading.coordinator.actions:
             self._relay(leading, leading.coordinator.actions.popleft())
@@ -647,7 +648,7 @@ class _Driver:
 
     # --- Leading: the coordinator -------------------------------------------------------------------------------------
 
-    def _accepted(self, leading: _Leading, connection: socket.socket) -> None:
+    def _accepted(self, leading: Leading, connection: socket.socket) -> None:
         with self._happening():
             number = leading.next_link()
 
@@ -668,7 +669,7 @@ class _Driver:
             link = leading.links[number] = Link(connection, received, ended)
             leading.coordinator.linked(number, self._now())
 
-    def _relay(self, leading: _Leading, action: coordinator.Action) -> None:
+    def _relay(self, leading: Leading, action: coordinator.Action) -> None:
         from dxos.worker import coordinator
 
         match action:
@@ -829,125 +830,11 @@ class _Driver:
             self._done.set()
 
 
-@final
-class _Leading:
-    """All that a leader has open, from its lock to its end."""
-
-    def __init__(
-        self,
-        leadership_id: int,
-        places: Places,
-        settings: Settings,
-        client_id: str,
-        accepted: Callable[[_Leading, socket.socket], None],
-        crowded: Callable[[DxosError], None],
-    ) -> None:
-        from dxos.worker.coordinator import Coordinator
-        from dxos.worker.leadership import Leadership
-
-        self.leadership = Leadership(leadership_id, client_id=client_id, config=settings.to_json())
-        self.coordinator = Coordinator(leadership_id, pid=os.getpid(), version=__version__)
-        self.worker: Link | None = None
-        self.zygote: Link | None = None
-        self.has_zygote_answered = self.is_handing_over = False
-        self.links: dict[int, Link] = {}  # Of clients, by number.
-        self._places, self._accepted, self._crowded = places, accepted, crowded
-        self._loop = asyncio.get_running_loop()
-        self._links_count = 0
-        self._open_listener()
-
-    def next_link(self) -> int:
-        """The number of a new link, never used before."""
-        self._links_count += 1
-        return self._links_count
-
-    def all_links(self) -> list[Link | None]:
-        """Every link."""
-        return [self.worker, self.zygote, *self.links.values()]
-
-    def abandon(self) -> None:
-        """In the child of a fork."""
-        self._listener.close()
-
-    def listen_again(self) -> None:
-        """If somebody has removed the coordinator's socket, nobody could find this leader any more."""
-        try:
-            found = self._places.coordinator.lstat()
-        except FileNotFoundError:
-            found = None
-        if found is None or (found.st_dev, found.st_ino) != self._identity:
-            lost = self._listener
-            self._open_listener()
-            self._loop.remove_reader(lost)
-            lost.close()
-
-    def drop_worker(self, start: Callable[[Coroutine[Any, Any, None]], None]) -> None:
-        """Say no more to the worker; whoever ends waits until the worker does, if it does."""
-        link, self.worker = self.worker, None
-        if link is not None:
-            ended = link.finish()
-            start(_wait(ended, link))
-
-    def close(self) -> None:
-        """Close everything but the worker's link, which was dropped."""
-        self._close_listener()
-        with contextlib.suppress(OSError):
-            found = self._places.coordinator.lstat()
-            if (found.st_dev, found.st_ino) == self._identity:
-                self._places.coordinator.unlink()
-        self.dismiss_zygote()
-        for link in self.links.values():
-            link.close_soon()
-        self._places.tidy()
-
-    def dismiss_zygote(self) -> None:
-        """This leader needs none any more."""
-        if self.zygote is not None:
-            self.zygote.send(b'{"bye": true}')
-            self.zygote.close_soon()
-
-    def _open_listener(self) -> None:
-        self._listener = listen(self._places.coordinator)
-        self._listener.setblocking(False)
-        found = self._places.coordinator.lstat()
-        self._identity = (found.st_dev, found.st_ino)
-        self._loop.add_reader(self._listener, self._accept)
-
-    def _close_listener(self) -> None:
-        self._loop.remove_reader(self._listener)
-        self._listener.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection = accept(self._listener)
-            except DxosError as error:
-                self._crowded(error)
-                return
-            if connection is None:
-                return
-            try:
-                check_peer(connection)
-            except DxosError as error:
-                _log.warning("%s", error)
-                connection.close()
-                continue
-            self._accepted(self, connection)
-
-
 def _program() -> str:
     """The name of what runs here; not its arguments, which may be private."""
     module = getattr(sys.modules.get("__main__"), "__spec__", None)  # Of `python -m`.
     name = Path(sys.argv[0] or sys.executable).name if module is None else module.name.removesuffix(".__main__")
     return name[:CLIENT_ID_CHARS_MAX]
-
-
-async def _close_later(links: list[Link]) -> None:
-    try:
-        await asyncio.sleep(HAND_OVER_START_S)
-    finally:
-        for link in links:
-            link.close_soon()
 
 
 async def _in_thread(function: Callable[[], socket.socket]) -> socket.socket:
@@ -963,12 +850,3 @@ async def _in_thread(function: Callable[[], socket.socket]) -> socket.socket:
 
     threading.Thread(target=run, name="dxos zygote", daemon=True).start()
     return await asyncio.wrap_future(outcome)
-
-
-async def _wait(ended: asyncio.Event, link: Link) -> None:
-    try:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(WORKER_CLOSE_S):
-                await ended.wait()
-    finally:
-        link.close()
