@@ -21,7 +21,7 @@ SOURCE = Path(__file__).parents[2] / "src"
 
 CHILD = """
 import os, signal, sys
-from dxos.errors import ClosedError
+from dxos.errors import ClosedError, ProfileLockedError
 
 folder, services = sys.argv[1:]
 config = {"runtime": {"client": {"storage": {"persistent": True, "dataRoot": folder}, "services": services}}}
@@ -111,6 +111,13 @@ asyncio.run(main())
 """
 OWN = """
 def use_own():
+    if services == "local":
+        try:
+            client.initialize()
+        except ProfileLockedError as error:
+            assert error.detail["pid"] == os.getppid()
+            return
+        os._exit(3)
     client.initialize()
     (space,) = client.spaces
     space.wait_until_ready()
@@ -179,10 +186,8 @@ def test_a_pool_of_processes_says_what_is_wrong(tmp_path: Path, services: str) -
     assert output(tmp_path, services, BLOCKING, POOL) == ("ClosedError\nUsageError\nUsageError\n", "")
 
 
-def test_a_child_may_open_it_for_itself(tmp_path: Path, services: str) -> None:
-    if services == "local":
-        pytest.skip("its parent has the profile for itself")
-    assert output(tmp_path, services, BLOCKING, OWN) == ("1\n", "")
+def test_a_child_may_open_it_for_itself_or_is_told_who_has_it(tmp_path: Path, services: str) -> None:
+    assert output(tmp_path, services, BLOCKING, OWN) == ("1\n" if services == "worker" else "0\n", "")
 
 
 def test_a_child_that_outlives_its_parent_keeps_nothing_of_the_profile(tmp_path: Path, services: str) -> None:
