@@ -160,7 +160,16 @@ signal.pause()
 
 def start(folder: Path, services: str, *parts: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [sys.executable, "-c", "".join((CHILD, *parts)), str(folder), services],
+        # Python 3.12 warns of every fork of a process with threads.
+        [
+            sys.executable,
+            "-W",
+            "ignore:This process:DeprecationWarning",
+            "-c",
+            "".join((CHILD, *parts)),
+            str(folder),
+            services,
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
