@@ -190,16 +190,15 @@ class DocumentStore:
         if number is None:
             return []
         enough = self._database.row(
-            "SELECT (SELECT count(*) FROM objects WHERE space = ?1)"
-            " >= (SELECT count(*) FROM documents WHERE space = ?1)",
-            number,
+            "SELECT (SELECT count(*) FROM objects WHERE space = ?) >= (SELECT count(*) FROM documents WHERE space = ?)",
+            number * 2,
         )
         if enough == (1,):
             return []
         rows = self._database.rows(
-            "SELECT id FROM documents WHERE space = ?1 AND quarantine IS NULL"
-            " AND number NOT IN (SELECT document FROM objects WHERE space = ?1) ORDER BY number LIMIT ?2",
-            (*number, limit),
+            "SELECT id FROM documents WHERE space = ? AND quarantine IS NULL"
+            " AND number NOT IN (SELECT document FROM objects WHERE space = ?) ORDER BY number LIMIT ?",
+            (*number, *number, limit),
         )
         return [row[0] for row in rows]
 

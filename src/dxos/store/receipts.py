@@ -22,8 +22,8 @@ class ReceiptStore:
     def put(self, client_id: str, space_id: str, sequence: int, *, now_ms: int) -> None:
         """Note an update."""
         self._database.run(
-            "INSERT INTO receipts VALUES (?1, ?2, ?3, ?4)"
-            " ON CONFLICT (client, space) DO UPDATE SET sequence = ?3, time_ms = ?4",
+            "INSERT INTO receipts VALUES (?, ?, ?, ?)"
+            " ON CONFLICT (client, space) DO UPDATE SET sequence = excluded.sequence, time_ms = excluded.time_ms",
             (client_id, space_id, sequence, now_ms),
         )
 
