@@ -848,5 +848,8 @@ async def _in_thread(function: Callable[[], socket.socket]) -> socket.socket:
         except BaseException as error:  # noqa: BLE001 - Raised again where it is waited for.
             outcome.set_exception(error)
 
-    threading.Thread(target=run, name="dxos zygote", daemon=True).start()
+    try:
+        threading.Thread(target=run, name="dxos zygote", daemon=True).start()
+    except RuntimeError:  # Python 3.12 starts no thread once a program ends; then nothing else waits for this one.
+        run()
     return await asyncio.wrap_future(outcome)
